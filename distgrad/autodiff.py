@@ -1,0 +1,260 @@
+"""The reverse pass: gradient functions and the walk over them, built from ops so that it can be recorded itself.
+
+Invariant: functions are visited in falling order of creation, so every cotangent is complete when it is used; the walk
+is a loop, never a recursion, and a rule runs once per call.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distgrad.grad_mode import mode
+from distgrad.graph import Plan
+from distgrad.op import OPS, Rule
+
+_sequence = itertools.count()
+
+
+class GradFn:
+    """What made a tensor: its plan, where its inputs came from, and the values its rules need.
+
+    `edges` holds per input a (GradFn, output index) pair, a leaf Tensor, or None.
+    """
+
+    __slots__ = ("__weakref__", "edges", "hooks", "ins", "outs", "plan", "pre_hooks", "released", "retained", "sequence")
+
+    def __init__(self, plan: Plan, edges: tuple[Any, ...]) -> None:
+        self.plan = plan
+        self.edges = edges
+        self.ins: dict[int, Any] = {}
+        self.outs: dict[int, Any] = {}
+        self.released = False
+        self.sequence = next(_sequence)
+        self.hooks: dict[int, dict[int, Callable[[Any], Any]]] | None = None
+        self.retained: dict[int, Any] | None = None
+
+    @property
+    def output_specs(self) -> tuple[Any, ...]:
+        return self.plan.outs
+
+    def name(self) -> str:
+        """Gives the name PyTorch shows for such a function, like AddBackward0."""
+        return grad_name(self.plan.op.name)
+
+    def release(self) -> None:
+        """Lets go of the saved values."""
+        if self.ins or self.outs:
+            self.released = True
+            self.ins, self.outs = {}, {}
+
+    def check(self) -> None:
+        """Raises RuntimeError when the saved values are gone."""
+        if self.released:
+            raise RuntimeError(
+                "Trying to backward through the graph a second time (or directly access saved tensors after they have "
+                "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
+                "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time or "
+                "if you need to access saved tensors after calling backward."
+            )
+
+    def cotangents(self, gs: list[Any], create: bool, make: Callable[..., Any]) -> Sequence[Any]:
+        """Gives the cotangent of each input (None where none is needed) from those of the outputs."""
+        plan = self.plan
+        op = plan.op
+        g = gs[0] if len(gs) == 1 else tuple(
+            zeros_like_spec(s) if h is None and s.meta.dtype.category >= 2 else h for s, h in zip(plan.outs, gs)
+        )
+        rules = op.rules
+        if isinstance(rules, Rule):
+            results = list(rules.function(*self._arguments(rules, g, create, make)))
+        else:
+            results = [
+                rule.function(*self._arguments(rule, g, create, make)) if edge is not None and rule is not None else None
+                for rule, edge in zip(rules, self.edges)
+            ]
+        for position, (result, edge) in enumerate(zip(results, self.edges)):
+            if result is not None and edge is not None:
+                results[position] = match(result, plan.ins[position])
+        return results
+
+    def _arguments(self, rule: Rule, g: Any, create: bool, make: Callable[..., Any]) -> list[Any]:
+        values: list[Any] = []
+        plan = self.plan
+        for kind, key in rule.sources:
+            if kind == "g":
+                values.append(g)
+            elif kind == "in":
+                values.append(self._input(key, create, make))
+            elif kind == "out":
+                values.append(make(self.outs[key], (self, key) if create else None))
+            elif kind == "attr":
+                values.append(plan.attrs[key])
+            elif kind == "shape":
+                values.append(() if isinstance(plan.ins[key], type) else plan.ins[key].meta.shape)
+            elif kind == "dtype":
+                values.append(plan.ins[key].meta.dtype.name)
+            elif kind == "out_shape":
+                values.append(plan.outs[key].meta.shape)
+            elif kind == "out_dtype":
+                values.append(plan.outs[key].meta.dtype.name)
+            elif kind == "inputs":
+                values.append(tuple(self._input(i, create, make) for i in range(len(plan.ins))))
+            elif kind == "shapes":
+                values.append(tuple(() if isinstance(i, type) else i.meta.shape for i in plan.ins))
+            elif kind == "dtypes":
+                values.append(tuple(None if isinstance(i, type) else i.meta.dtype.name for i in plan.ins))
+            else:
+                values.append(tuple(edge is not None for edge in self.edges))
+        return values
+
+    def _input(self, position: int, create: bool, make: Callable[..., Any]) -> Any:
+        value = self.ins[position]
+        if isinstance(self.plan.ins[position], type):
+            return value
+        return make(value, self.edges[position] if create else None)
+
+
+def grad_name(op: str) -> str:
+    """Gives PyTorch's name for the gradient function of an op: "log_softmax" gives "LogSoftmaxBackward0"."""
+    special = {"matmul": "Mm", "cast": "ToCopy", "reshape": "View", "slice": "Slice", "permute": "Permute"}
+    return special.get(op, "".join(part.capitalize() for part in op.split("_"))) + "Backward0"
+
+
+def zeros_like_spec(spec: Any) -> Any:
+    """Gives zeros for a cotangent that nobody supplied."""
+    return OPS["full"](0.0, shape=spec.meta.shape, dtype=spec.meta.dtype.name)
+
+
+def match(g: Any, spec: Any) -> Any:
+    """Gives a cotangent the shape and dtype of the input it belongs to: sums what was broadcast, casts what was cast."""
+    shape = spec.meta.shape
+    if g.shape != shape:
+        g = sum_to(g, shape)
+    if g.dtype is not spec.meta.dtype:
+        if g.dtype.is_complex and not spec.meta.dtype.is_complex:
+            g = OPS["real"](g)
+        if g.dtype is not spec.meta.dtype:
+            g = OPS["cast"](g, dtype=spec.meta.dtype.name)
+    return g
+
+
+def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
+    """Sums a tensor over the dims that broadcasting `shape` to its shape added or stretched."""
+    extra = len(g.shape) - len(shape)
+    axis = tuple(
+        d for d, n in enumerate(g.shape) if d < extra or (shape[d - extra] == 1 and n != 1)
+    )
+    if axis:
+        g = OPS["sum"](g, axis=axis, keepdims=True)
+    return g if g.shape == shape else OPS["reshape"](g, shape=shape)
+
+
+def run_backward(
+    roots: Sequence[tuple[Any, Any]],
+    *,
+    make: Callable[..., Any],
+    retain: bool,
+    create: bool,
+    wanted: Sequence[Any] | None = None,
+) -> tuple[dict[Any, Any], list[tuple[Any, Any]]]:
+    """Runs the reverse pass from (edge, cotangent) pairs.
+
+    Gives cotangents of the `wanted` edges (all leaves when None) by key, and the leaves in the order they completed.
+    An edge is a leaf Tensor or a (GradFn, index) pair; `make(node, edge)` builds a Tensor for a rule.
+    """
+    pending: dict[GradFn, list[Any]] = {}
+    leaves: dict[int, tuple[Any, Any]] = {}
+    heap: list[tuple[int, GradFn]] = []
+    needed = None if wanted is None else _needed([edge for edge, _ in roots], wanted)
+    results: dict[Any, Any] = {}
+    targets = None if wanted is None else {_key(edge) for edge in wanted}
+
+    def arrive(edge: Any, g: Any) -> None:
+        if isinstance(edge, tuple):
+            fn, index = edge
+            if needed is not None and fn not in needed and (id(fn), index) not in (targets or ()):
+                return
+            gs = pending.get(fn)
+            if gs is None:
+                gs = pending[fn] = [None] * len(fn.output_specs)
+                heapq.heappush(heap, (-fn.sequence, fn))
+            gs[index] = g if gs[index] is None else gs[index] + g
+        elif targets is None or id(edge) in targets:
+            known = leaves.get(id(edge))
+            leaves[id(edge)] = (edge, g if known is None else known[1] + g)
+
+    before = mode.enabled, mode.track_views
+    mode.enabled, mode.track_views = create, False
+    try:
+        for edge, g in roots:
+            arrive(edge, g)
+        while heap:
+            fn = heapq.heappop(heap)[1]
+            gs = pending.pop(fn)
+            _run_hooks(fn, gs)
+            if targets is not None:
+                for index, g in enumerate(gs):
+                    if (id(fn), index) in targets:
+                        results[(id(fn), index)] = g
+                if fn not in needed:  # type: ignore[operator]  # needed is a set whenever targets is
+                    continue
+            fn.check()
+            cotangents = fn.cotangents(gs, create, make)
+            if not retain:
+                fn.release()
+            for edge, g in zip(fn.edges, cotangents):
+                if edge is not None and g is not None:
+                    arrive(edge, g)
+    finally:
+        mode.enabled, mode.track_views = before
+    for key, (_, g) in leaves.items():
+        results[key] = g
+    return results, list(leaves.values())
+
+
+def _key(edge: Any) -> Any:
+    return (id(edge[0]), edge[1]) if isinstance(edge, tuple) else id(edge)
+
+
+def _run_hooks(fn: GradFn, gs: list[Any]) -> None:
+    if fn.hooks is not None:
+        for index, hooks in fn.hooks.items():
+            if gs[index] is not None:
+                for hook in list(hooks.values()):
+                    changed = hook(gs[index])
+                    if changed is not None:
+                        gs[index] = changed
+    if fn.retained is not None:
+        for index, reference in fn.retained.items():
+            tensor = reference()
+            if tensor is not None and gs[index] is not None:
+                tensor._accumulate(gs[index])
+
+
+def _needed(roots: Sequence[Any], wanted: Sequence[Any]) -> set[GradFn]:
+    """Gives the functions through which a root reaches a wanted edge."""
+    targets = {_key(edge) for edge in wanted}
+    seen: set[GradFn] = set()
+    stack = [edge[0] for edge in roots if isinstance(edge, tuple)]
+    while stack:
+        fn = stack.pop()
+        if fn in seen:
+            continue
+        seen.add(fn)
+        stack.extend(edge[0] for edge in fn.edges if isinstance(edge, tuple) and edge[0] not in seen)
+    needed: set[GradFn] = set()
+    for fn in sorted(seen, key=lambda f: f.sequence):
+        for edge in fn.edges:
+            if edge is not None and (_key(edge) in targets or (isinstance(edge, tuple) and edge[0] in needed)):
+                needed.add(fn)
+                break
+    return needed
+
+
+def weak(tensor: Any) -> Any:
+    """Gives a weak reference to a tensor."""
+    return weakref.ref(tensor)

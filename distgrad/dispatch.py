@@ -1,0 +1,177 @@
+"""Calling an op: look up or make its plan, run it here or record it, and link the gradient function.
+
+Invariant: everything that can be wrong with shapes, dtypes and placements is found here, before a kernel runs or a
+message is sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distgrad import dtypes, graph
+from distgrad.autodiff import GradFn
+from distgrad.engine.values import convert
+from distgrad.grad_mode import mode
+from distgrad.graph import Node, Plan
+from distgrad.op import Op, set_dispatcher
+from distgrad.placement import Spec
+from distgrad.propagate import plan_sharded
+
+NUMBERS = frozenset((float, int, bool, complex))
+_PLANS_PER_OP = 20_000  # a program with ever-changing shapes must not grow without bound
+
+
+def run_kernel(plan: Plan, values: list[Any]) -> tuple[np.ndarray, ...]:
+    """Runs an op's kernel on arrays and numbers in this process."""
+    if plan.casts is not None:
+        values = [v if c is None else convert(v, c.numpy) for v, c in zip(values, plan.casts)]
+    with np.errstate(all="ignore"):
+        out = plan.op.kernel(*values, **plan.attrs)
+    if plan.single:
+        return (out if type(out) is np.ndarray else np.asarray(out),)
+    return tuple(o if type(o) is np.ndarray else np.asarray(o) for o in out)
+
+
+class View:
+    """How a tensor reads another one's memory: by which op, from which version of it."""
+
+    __slots__ = ("attrs", "numbers", "op", "parent", "version")
+
+    def __init__(self, parent: Any, op: Op | None, numbers: tuple[Any, ...], attrs: dict[str, Any]) -> None:
+        self.parent, self.op, self.numbers, self.attrs = parent, op, numbers, attrs
+        self.version = parent._version
+
+    def take(self) -> Any:
+        """Reads the parent anew."""
+        return self.parent.detach() if self.op is None else self.op(self.parent, *self.numbers, **self.attrs)
+
+    def put(self, new: Any) -> Any:
+        """Gives the parent's value with `new` written where this view reads."""
+        if self.op is None:
+            return new
+        assert self.op.put is not None
+        return self.op.put(self.parent, new, *self.numbers, **self.attrs)
+
+
+def make_plan(op: Op, specs: tuple[Any, ...], attrs: dict[str, Any]) -> Plan:
+    """Checks a call's metadata and decides how it runs."""
+    metas = [s if isinstance(s, type) else s.meta for s in specs]
+    if not op.variadic and len(specs) != len(op.input_names):
+        raise TypeError(f"{op.name}: takes {len(op.input_names)} inputs ({', '.join(op.input_names)}), got {len(specs)}")
+    outs, casts = op.meta(*metas, **attrs)
+    session = graph.session()
+    tensors = [s for s in specs if not isinstance(s, type)]
+    if session is not None and (op.collective or not tensors or any(s.placement is not None for s in tensors)):
+        return plan_sharded(op, specs, outs, casts, attrs, session)
+    return Plan(op, specs, tuple(Spec.of(m) for m in outs), attrs, casts)
+
+
+def install(tensor_type: type) -> None:
+    """Makes calling an op give tensors of this class."""
+    new = tensor_type.__new__
+    stray = tensor_type._from_stray  # type: ignore[attr-defined]  # the Tensor class provides it
+
+    def wrap(node: Node) -> Any:
+        tensor = new(tensor_type)
+        tensor._node = node
+        return tensor
+
+    def dispatch(op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        values: list[Any] = []
+        specs: list[Any] = []
+        needs_grad = False
+        for position, value in enumerate(args):
+            kind = type(value)
+            if kind in NUMBERS:
+                values.append(value)
+                specs.append(kind)
+                continue
+            if not isinstance(value, tensor_type):
+                value = stray(op, position, value)
+                args = (*args[:position], value, *args[position + 1 :])
+                if type(value) in NUMBERS:
+                    values.append(value)
+                    specs.append(type(value))
+                    continue
+            node = value._node if value._view is None else value._synced()
+            values.append(node)
+            specs.append(node.spec)
+            if value._needs_grad:
+                needs_grad = True
+        key = (*specs, *attrs.items()) if attrs else tuple(specs)
+        plan = op.plans.get(key)
+        if plan is None:
+            plan = make_plan(op, tuple(specs), attrs)
+            if len(op.plans) >= _PLANS_PER_OP:
+                op.plans.clear()
+            op.plans[key] = plan
+
+        nodes: tuple[Node, ...]
+        if plan.local:
+            outs = run_kernel(plan, [v.data if type(v) is Node else v for v in values])
+            nodes = tuple(Node(spec, out) for spec, out in zip(plan.outs, outs))
+        else:
+            session = graph.session()
+            assert session is not None
+            nodes = session.record(plan, values)
+
+        fn = None
+        if needs_grad and mode.enabled and op.rules:
+            fn = _link(plan, args, values, nodes)
+        if plan.single:
+            tensor = new(tensor_type)
+            tensor._node = nodes[0]
+            if fn is not None and plan.outs[0].meta.dtype.category >= 2:
+                tensor._fn, tensor._index, tensor._needs_grad = fn, 0, True
+            if op.put is not None and mode.track_views:
+                tensor._view = View(args[0], op, args[1:], attrs)
+            return tensor
+        results = []
+        for index, node in enumerate(nodes):
+            tensor = wrap(node)
+            if fn is not None and plan.outs[index].meta.dtype.category >= 2:
+                tensor._fn, tensor._index, tensor._needs_grad = fn, index, True
+            results.append(tensor)
+        return tuple(results)
+
+    set_dispatcher(dispatch)
+
+
+def edge_of(tensor: Any) -> Any:
+    """Gives the edge by which a gradient reaches a tensor: (GradFn, index), the leaf itself, or None."""
+    if not tensor._needs_grad:
+        return None
+    return tensor if tensor._fn is None else (tensor._fn, tensor._index)
+
+
+def _link(plan: Plan, args: tuple[Any, ...], values: list[Any], nodes: tuple[Node, ...]) -> GradFn:
+    edges = tuple(None if type(a) in NUMBERS else edge_of(a) for a in args)
+    fn = GradFn(plan, edges)
+    ins, outs = plan.op.saved_for(tuple(e is not None for e in edges))
+    for position in ins:
+        value = values[position]
+        fn.ins[position] = value
+        if type(value) is Node:
+            value.saved = True
+            if args[position]._view is not None:
+                args[position]._mark_saved()
+    for position in outs:
+        fn.outs[position] = nodes[position]
+        nodes[position].saved = True
+    return fn
+
+
+def default_dtype_changed() -> None:
+    """Forgets the plans, which depend on the default dtype."""
+    from distgrad.op import OPS
+
+    for op in OPS.values():
+        op.plans.clear()
+
+
+def set_default_dtype(value: Any) -> None:
+    """Sets the default floating dtype (PyTorch: torch.set_default_dtype); TypeError unless it is floating."""
+    dtypes.set_default(value)
+    default_dtype_changed()

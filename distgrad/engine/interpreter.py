@@ -1,0 +1,151 @@
+"""The interpreter: runs a program on one rank's arrays, instruction by instruction.
+
+Invariant: a failed instruction poisons what depends on it and nothing else. A rank whose part of an exchange is missing
+takes part with zeros in its place, so one rank's failure never leaves another one waiting; the driver, who is told of
+the failure and knows the program, does not let the results be read.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distgrad.engine.values import convert
+from distgrad.program import Instruction, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a value is not there. `call` is the position of the recorded call, `sequence` the run it belonged to."""
+
+    sequence: int
+    call: int
+    op: str
+    rank: int
+    error: str
+    message: str
+    shapes: tuple[tuple[int, ...], ...]
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a kernel that exchanges rows needs to know."""
+
+    rank: int
+    world_size: int
+    ins: tuple[Any, ...]
+    outs: tuple[Any, ...]
+
+
+class _Step:
+    """An instruction made ready for one rank: attributes localized, context built."""
+
+    __slots__ = ("attrs", "bucket", "casts", "context", "free", "function", "generator", "ins", "instruction", "outs", "single")
+
+    def __init__(self, instruction: Instruction, rank: int, world_size: int) -> None:
+        op = instruction.op
+        self.instruction = instruction
+        self.generator = instruction.through is not None or op.collective
+        self.function = instruction.through or op.kernel
+        self.attrs = instruction.attrs
+        if op.localize is not None and instruction.through is None:
+            self.attrs = op.localize(instruction.attrs, instruction.in_specs, instruction.out_specs, rank)
+        self.casts = None if instruction.casts is None else tuple(
+            None if c is None else c.numpy for c in instruction.casts
+        )
+        self.ins, self.outs, self.free = instruction.ins, instruction.outs, instruction.free
+        self.bucket = op.name == "bucket"
+        self.single = len(instruction.outs) == 1 and not self.bucket
+        self.context = Context(rank, world_size, instruction.in_specs, instruction.out_specs)
+
+
+class Prepared:
+    """A program made ready for one rank."""
+
+    __slots__ = ("program", "steps")
+
+    def __init__(self, program: Program, rank: int, world_size: int) -> None:
+        self.program = program
+        self.steps = [_Step(i, rank, world_size) for i in program.instructions]
+
+
+def run(
+    prepared: Prepared, rank: int, sequence: int, inputs: list[Any], numbers: tuple[Any, ...], failures: list[Failure]
+) -> Generator[Any, Any, list[Any]]:
+    """Runs a program; gives the outputs, each an array or a `Failure`.
+
+    A generator: it yields the generator of every exchange and is sent back the exchange's result, or a Failure when its
+    own code raised. Failures that begin on this rank are appended. The caller sets numpy's error state: a generator must
+    not change it between its steps.
+    """
+    program = prepared.program
+    registers: list[Any] = [None] * program.registers
+    registers[: len(inputs)] = inputs
+    registers[len(inputs) : len(inputs) + len(numbers)] = numbers
+    for step in prepared.steps:
+        values = [registers[r] for r in step.ins]
+        poison = next((v for v in values if type(v) is Failure), None)
+        outs: Any = poison
+        if poison is None or step.generator:
+            try:
+                if poison is not None:
+                    values, poisons = _stand_ins(step, values), values
+                if step.casts is not None:
+                    values = [v if c is None else convert(v, c) for v, c in zip(values, step.casts)]
+                if step.generator:
+                    outs = yield step.function(step.context, *values, **step.attrs)
+                    if type(outs) is Failure and poison is None:
+                        outs = _failure(step, rank, sequence, values, outs)
+                        failures.append(outs)
+                else:
+                    outs = step.function(*values, **step.attrs)
+                if poison is not None:
+                    # A bucket's values are independent of each other; anything else is lost as a whole.
+                    outs = poison if type(outs) is Failure or not step.bucket else [
+                        p if type(p) is Failure else o for p, o in zip(poisons, outs)
+                    ]
+            except Exception as error:  # any error of a kernel is the program's, and goes to the driver
+                outs = _failure(step, rank, sequence, values, error)
+                failures.append(outs)
+        if type(outs) is Failure:
+            for register in step.outs:
+                registers[register] = outs
+        elif step.single:
+            registers[step.outs[0]] = outs if type(outs) is np.ndarray else np.asarray(outs)
+        else:
+            for register, out in zip(step.outs, outs):
+                registers[register] = out if type(out) is np.ndarray or type(out) is Failure else np.asarray(out)
+        del values, outs
+        for register in step.free:
+            registers[register] = None
+    return [registers[r] for r in program.outputs]
+
+
+def _stand_ins(step: _Step, values: list[Any]) -> list[Any]:
+    """Gives zeros for the values that are missing, so that this rank can take part in an exchange."""
+    return [
+        np.zeros(spec.local_shape(step.context.rank), spec.meta.dtype.numpy) if type(value) is Failure else value
+        for value, spec in zip(values, step.instruction.in_specs)
+    ]
+
+
+def raised(rank: int, error: BaseException) -> Failure:
+    """Gives the failure of a collective's own code on this rank; `run` fills in the instruction."""
+    return Failure(-1, -1, "", rank, type(error).__name__, str(error), (), _trace(error))
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _failure(step: _Step, rank: int, sequence: int, values: list[Any], error: Any) -> Failure:
+    shapes = tuple(tuple(getattr(v, "shape", ())) for v in values)
+    call, op = step.instruction.call, step.instruction.op.name
+    if isinstance(error, Failure):
+        return Failure(sequence, call, op, rank, error.error, error.message, shapes, error.trace)
+    return Failure(sequence, call, op, rank, type(error).__name__, str(error), shapes, _trace(error))

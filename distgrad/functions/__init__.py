@@ -1,0 +1,1 @@
+"""The public functions of the torch namespace, on Tensors."""

@@ -1,0 +1,187 @@
+"""Lowers live calls to a program: shares equal redistributions, buckets all-reduces, frees dead registers.
+
+Invariant: instruction order is recording order except that an all-reduce may wait until somebody needs its result, so
+the same recording always gives the same program and the same collectives in the same order on every worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from distgrad.graph import Call, Node
+from distgrad.op import OPS
+from distgrad.ops.bucket import bucket
+from distgrad.placement import REPLICATE, Partial, Spec
+from distgrad.program import Instruction, Program, check
+
+BUCKET_BYTES = 25 << 20
+FIRST_BUCKET_BYTES = 1 << 20  # a small first bucket gets the exchange going early
+RETURNED_BYTES = 256  # results up to this size come back with the run, so that reading a loss costs no message
+
+
+class Recorded:
+    """Live calls with numbered registers: the inputs of lowering, and the structural key of the program."""
+
+    __slots__ = ("calls", "inputs", "key", "numbers", "outputs", "wanted")
+
+    def __init__(self, calls: list[Call], wanted: list[list[bool]]) -> None:
+        self.calls, self.wanted = calls, wanted
+        self.inputs: list[Node] = []
+        self.numbers: list[Any] = []
+        self.outputs: list[Node] = []
+        place: dict[int, int] = {}
+        key: list[Any] = []
+        count = 0
+        for call, flags in zip(calls, wanted):
+            key.append(call.plan.uid)
+            for value in call.inputs:
+                if type(value) is not Node:
+                    self.numbers.append(value)
+                    key.append(-1)
+                    continue
+                known = place.get(id(value))
+                if known is None:
+                    self.inputs.append(value)
+                    known = place[id(value)] = -1 - len(self.inputs)
+                    key.append(value.spec)
+                key.append(known)
+            for node, flag in zip(call.outputs, flags):
+                place[id(node)] = count
+                count += 1
+                if flag:
+                    self.outputs.append(node)
+                    key.append(True)
+                else:
+                    key.append(False)
+        self.key = tuple(key)
+
+
+def lower(recorded: Recorded, *, buckets: bool = True) -> Program:
+    """Gives the program of recorded calls."""
+    registers: dict[int, int] = {id(node): i for i, node in enumerate(recorded.inputs)}
+    number = len(recorded.inputs)
+    count = number + len(recorded.numbers)
+    instructions: list[Instruction] = []
+    moved: dict[tuple[int, Any], int] = {}
+
+    for position, call in enumerate(recorded.calls):
+        plan = call.plan
+        ins = []
+        in_specs: list[Any] = []
+        for value, spec, target in zip(call.inputs, plan.ins, plan.targets or (None,) * len(plan.ins)):
+            if type(value) is Node:
+                ins.append(registers[id(value)])
+                in_specs.append(value.spec if target is None else Spec.of(value.spec.meta, target))
+            else:
+                ins.append(number)
+                number += 1
+                in_specs.append(spec)
+        if plan.op.name == "redistribute":
+            share = (ins[0], plan.outs[0].placement)
+            if share in moved:
+                registers[id(call.outputs[0])] = moved[share]
+                continue
+            moved[share] = count
+        outs = tuple(range(count, count + len(call.outputs)))
+        count += len(outs)
+        for node, register in zip(call.outputs, outs):
+            registers[id(node)] = register
+        instructions.append(
+            Instruction(plan.op, plan.attrs, plan.casts, tuple(ins), outs, tuple(in_specs), plan.outs, plan.through,
+                        call=position)
+        )
+
+    outputs: list[int] = []
+    for node in recorded.outputs:  # no Partial value outlives a program
+        register = registers[id(node)]
+        placement = node.spec.placement
+        if isinstance(placement, Partial):
+            if (register, REPLICATE) not in moved:
+                moved[(register, REPLICATE)] = count
+                instructions.append(_reduction(register, count, node.spec, len(recorded.calls) - 1))
+                count += 1
+            register = moved[(register, REPLICATE)]
+        outputs.append(register)
+    if buckets:
+        instructions = bucketed(instructions)
+    returned = tuple(
+        i for i, node in enumerate(recorded.outputs)
+        if node.spec.meta.nbytes <= RETURNED_BYTES and final_spec(node.spec).placement is REPLICATE
+    )
+    program = Program(
+        tuple(n.spec for n in recorded.inputs), len(recorded.numbers), tuple(instructions), tuple(outputs), returned,
+        count,
+    )
+    return check(with_frees(program))
+
+
+def final_spec(spec: Spec) -> Spec:
+    """Gives the spec a value has after its program: a Partial one was reduced."""
+    return Spec.of(spec.meta, REPLICATE) if isinstance(spec.placement, Partial) else spec
+
+
+def _reduction(register: int, out: int, spec: Spec, call: int) -> Instruction:
+    return Instruction(OPS["redistribute"], {"placement": REPLICATE}, None, (register,), (out,), (spec,),
+                       (final_spec(spec),), call=call)
+
+
+def bucketed(instructions: list[Instruction]) -> list[Instruction]:
+    """Joins all-reduces of one dtype into buckets; each goes where its last gradient is ready or its first reader is."""
+    result: list[Instruction] = []
+    waiting: list[Instruction] = []
+    size = 0
+    limit = FIRST_BUCKET_BYTES
+
+    def close() -> None:
+        nonlocal waiting, size
+        if len(waiting) == 1:
+            result.append(waiting[0])
+        elif waiting:
+            result.append(
+                Instruction(
+                    bucket,
+                    {"reduce": waiting[0].in_specs[0].placement.reduce},
+                    None,
+                    tuple(i.ins[0] for i in waiting),
+                    tuple(i.outs[0] for i in waiting),
+                    tuple(i.in_specs[0] for i in waiting),
+                    tuple(i.out_specs[0] for i in waiting),
+                    call=waiting[0].call,
+                )
+            )
+        waiting, size = [], 0
+
+    for instruction in instructions:
+        if any(w.outs[0] in instruction.ins for w in waiting):
+            close()
+        if instruction.op.name == "redistribute" and isinstance(instruction.in_specs[0].placement, Partial) \
+                and instruction.out_specs[0].placement is REPLICATE:
+            spec = instruction.in_specs[0]
+            if waiting and (spec.meta.dtype is not waiting[0].in_specs[0].meta.dtype
+                            or spec.placement is not waiting[0].in_specs[0].placement):
+                close()
+            waiting.append(instruction)
+            size += spec.meta.nbytes
+            if size >= limit:
+                close()
+                limit = BUCKET_BYTES
+            continue
+        result.append(instruction)
+    close()
+    return result
+
+
+def with_frees(program: Program) -> Program:
+    """Gives the program with each register freed right after its last use."""
+    kept = set(program.outputs)
+    seen: set[int] = set()
+    reversed_instructions = []
+    for instruction in reversed(program.instructions):
+        dying = []
+        for register in dict.fromkeys((*instruction.ins, *instruction.outs)):
+            if register not in seen and register not in kept:
+                dying.append(register)
+            seen.add(register)
+        reversed_instructions.append(replace(instruction, free=tuple(dying)))
+    return replace(program, instructions=tuple(reversed(reversed_instructions)))

@@ -1,0 +1,180 @@
+"""The `Op` record: one object holds an op's kernel, metadata rule, placement rows and gradient rules.
+
+Invariant: an op's rules only ever use other ops, so the same rule differentiates arrays at once and nodes later,
+and derivatives of any order exist wherever each rule does.
+
+**Kernel**: `kernel(*arrays, **attrs) -> array or tuple`, numpy only, pure, never writes to its inputs.
+**Meta rule**: `meta(*inputs, **attrs) -> (metas, casts)`, where an input is a `TensorMeta` or a Python number's
+type; it raises the user's errors. `casts` gives the dtype each input is converted to before the kernel (None: as is).
+**Rows**: `rows(ins, outs, attrs)` gives the acceptable tuples of input and output placements (see `Row`).
+**Gradient rules**: one function per input, and what a rule names as parameters is what is saved for it:
+
+    g                 the cotangent of the output (a tuple of them where the op has several outputs)
+    y                 the output (or an output's own name where there are several)
+    x, a, b, ...      an input, by the op's own names          x_shape, x_dtype   its metadata, nothing saved
+    axis, ...         an attribute of the call                 inputs, shapes     for ops with any number of inputs
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+from distgrad.meta import TensorMeta
+from distgrad.placement import Spec
+
+SUM, MAX, MIN, PROD = "sum", "max", "min", "prod"  # entries of a row that stand for Partial(...)
+Entry = int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One acceptable tuple of placements: an int is Shard(dim), None is Replicate, a string is Partial(string).
+
+    `scales` (inputs, then outputs) says how many rows of each sharded tensor make one common block; offsets of all
+    sharded tensors of a row are the same number of blocks. None: 1 for all. `through` is a kernel that exchanges rows
+    between workers and takes the op's place: a module-level generator function `through(context, *arrays, **attrs)`
+    that yields exchange rounds, where `context` has `rank`, `world_size`, `ins` and `outs` (specs); its sharded outputs
+    are balanced.
+    """
+
+    ins: tuple[Entry, ...]
+    outs: tuple[Entry, ...]
+    scales: tuple[int, ...] | None = None
+    through: Callable[..., Any] | None = None
+
+
+MetaResult = tuple[tuple[TensorMeta, ...], tuple[Any, ...] | None]
+_dispatch: list[Callable[..., Any]] = []
+OPS: dict[str, Op] = {}
+
+
+def set_dispatcher(function: Callable[..., Any]) -> None:
+    """Sets what calling an op does: `function(op, args, attrs)`."""
+    _dispatch[:] = [function]
+
+
+def no_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    """Rows of an op that only works on whole tensors."""
+    return ()
+
+
+class Op:
+    """An operator; see the module's docstring for its parts. Calling it runs or records it.
+
+    `localize(attrs, ins, outs, rank)` gives a rank's own attributes from specs where attributes name global
+    shapes or offsets. `collective` marks a kernel that is a generator of exchange rounds (see runtime.collectives).
+    `put(base, new, *numbers, **attrs)` makes the op a view: it gives the base tensor with `new` written where the op reads.
+    """
+
+    __slots__ = ("__weakref__", "collective", "input_names", "kernel", "localize", "meta", "name", "needs", "outputs",
+                 "plans", "put", "rows", "rules", "variadic")
+
+    def __init__(
+        self,
+        name: str,
+        kernel: Callable[..., Any],
+        *,
+        meta: Callable[..., MetaResult],
+        inputs: str,
+        rows: Callable[..., Iterable[Row]] = no_rows,
+        vjps: Sequence[Callable[..., Any] | None] = (),
+        joint_vjp: Callable[..., Any] | None = None,
+        outputs: str = "y",
+        localize: Callable[..., dict[str, Any]] | None = None,
+        collective: bool = False,
+        put: Callable[..., Any] | None = None,
+    ) -> None:
+        if name in OPS:
+            raise ValueError(f"op {name!r} is defined twice")
+        self.name, self.kernel, self.meta, self.rows = name, kernel, meta, rows
+        self.variadic = inputs.startswith("*")
+        self.input_names = tuple(inputs.lstrip("*").split())
+        self.outputs = tuple(outputs.split())
+        self.localize, self.collective, self.put = localize, collective, put
+        self.plans: dict[Any, Any] = {}
+        self.needs: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        if joint_vjp is not None:
+            self.rules: tuple[Rule | None, ...] | Rule = Rule(self, joint_vjp)
+        else:
+            self.rules = tuple(None if f is None else Rule(self, f) for f in vjps)
+            if vjps and len(vjps) != len(self.input_names):
+                raise ValueError(f"op {name!r}: {len(vjps)} gradient rules for {len(self.input_names)} inputs")
+        OPS[name] = self
+
+    def __call__(self, *args: Any, **attrs: Any) -> Any:
+        return _dispatch[0](self, args, attrs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (OPS.__getitem__, (self.name,))
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    def saved_for(self, mask: tuple[bool, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Gives the positions of inputs and outputs to save when the inputs marked in `mask` need gradients."""
+        found = self.needs.get(mask)
+        if found is None:
+            rules = [self.rules] if isinstance(self.rules, Rule) else [r for r, m in zip(self.rules, mask) if m and r]
+            ins: set[int] = set()
+            outs: set[int] = set()
+            for rule in rules:
+                ins.update(range(len(mask)) if rule.all_inputs else rule.inputs)
+                outs.update(rule.outs)
+            found = self.needs[mask] = (tuple(sorted(ins)), tuple(sorted(outs)))
+        return found
+
+
+class Rule:
+    """A gradient rule and where each of its parameters comes from."""
+
+    __slots__ = ("all_inputs", "function", "inputs", "outs", "sources")
+
+    def __init__(self, op: Op, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.sources: list[tuple[str, Any]] = []
+        self.inputs: list[int] = []
+        self.outs: list[int] = []
+        self.all_inputs = False
+        for name in inspect.signature(function).parameters:
+            stem, _, suffix = name.rpartition("_")
+            if name in ("g", "shapes", "needs", "dtypes"):
+                self.sources.append((name, None))
+            elif name == "inputs":
+                self.all_inputs = True
+                self.sources.append((name, None))
+            elif name in op.outputs:
+                self.outs.append(op.outputs.index(name))
+                self.sources.append(("out", op.outputs.index(name)))
+            elif name in op.input_names and not op.variadic:
+                self.inputs.append(op.input_names.index(name))
+                self.sources.append(("in", op.input_names.index(name)))
+            elif suffix in ("shape", "dtype") and stem in op.input_names:
+                self.sources.append((suffix, op.input_names.index(stem)))
+            elif suffix in ("shape", "dtype") and stem in op.outputs:
+                self.sources.append((f"out_{suffix}", op.outputs.index(stem)))
+            else:
+                self.sources.append(("attr", name))
+
+
+_tensor_type: list[type] = []
+
+
+def set_tensor_type(kind: type) -> None:
+    """Tells the lower layers which class is the Tensor."""
+    _tensor_type[:] = [kind]
+
+
+def is_tensor(value: Any) -> bool:
+    """Says whether a value is a Tensor."""
+    return isinstance(value, _tensor_type[0])

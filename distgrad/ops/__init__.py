@@ -1,0 +1,1 @@
+"""Op records by family; importing this package defines every op."""

@@ -1,0 +1,393 @@
+"""Activation ops, softmax and log_softmax along an axis, logsumexp: one kernel each, rules that save one array.
+
+Invariant: an elementwise rule saves the input or the output, never both, and prefers the output where the slope follows
+follows from it (the next layer keeps that array anyway). Each `*_backward` op is the slope times the cotangent, linear in the cotangent.
+Definitions: the PyTorch pages of torch.nn.functional.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.families import along, elementwise, other_dims_rows, reduced_shape, reduction, unary
+from distgrad.meta import TensorMeta
+from distgrad.op import MetaResult, Op, Row
+from distgrad.ops.elementwise import (
+    exp,
+    expm1,
+    gt,
+    keep,
+    keep_array,
+    le,
+    ne,
+    neg,
+    select_array,
+    sigmoid,
+    takes,
+    tanh,
+    widened,
+)
+from distgrad.ops.reduction import sum as total
+
+_ROOT_HALF = math.sqrt(0.5)
+_DENSITY = 1 / math.sqrt(2 * math.pi)
+_GELU_SCALE = math.sqrt(2 / math.pi)
+_GELU_CUBE = 0.044715
+_LARGE = 10_000
+
+
+def _into(ufunc: Any, x: Any) -> Any:
+    """Applies a ufunc to a kernel's own temporary, in its memory (0-d results of numpy have none)."""
+    return ufunc(x, out=x) if x.ndim else ufunc(x)
+
+
+def _sigmoid(x: Any) -> Any:
+    t = _into(np.exp, np.negative(x))
+    t += 1
+    return _into(np.reciprocal, t)
+
+
+# Piecewise linear -------------------------------------------------------------------------------------------
+
+
+def _relu(x: Any) -> Any:
+    # np.clip has vector code where np.maximum has none: three times quicker on large arrays, slower to start.
+    if x.size > _LARGE and x.dtype.kind == "f":
+        return np.clip(x, x.dtype.type(0), x.dtype.type(np.inf))
+    return np.maximum(x, 0)
+
+
+def _leaky_relu(x: Any, slope: Any) -> Any:
+    if slope.ndim == 0 and 0 < slope <= 1:
+        return np.maximum(x, x * slope)
+    return select_array(x > 0, x, x * slope)
+
+
+relu = unary("relu", _relu, lambda g, y: relu_backward(g, y), result="promote", check=takes("relu", 1, 2))
+relu_backward = elementwise("relu_backward", lambda g, y: keep_array(y > 0, g), "g y", linear=("P.",),
+                            vjps=(lambda g, y: relu_backward(g, y), None))
+leaky_relu = elementwise("leaky_relu", _leaky_relu, "x slope", check=takes("leaky_relu", 2), vjps=(
+    lambda g, x, slope: leaky_relu_backward(g, x, slope), lambda g, x: keep(le(x, 0), g * x)))
+leaky_relu_backward = elementwise(
+    "leaky_relu_backward", lambda h, x, slope: select_array(x > 0, h, h * slope), "h x slope", linear=("P..",),
+    vjps=(lambda g, x, slope: leaky_relu_backward(g, x, slope), None, lambda g, h, x: keep(le(x, 0), g * h)))
+# Unlike clamp, no gradient passes at the bounds themselves.
+hardtanh = elementwise("hardtanh", lambda x, low, high: np.minimum(np.maximum(x, low), high), "x low high",
+                       check=takes("hardtanh", 1, 2),
+                       vjps=(lambda g, y, low, high: keep(_inside(y, low, high), g), None, None))
+_inside = elementwise("inside", lambda x, low, high: (x > low) & (x < high), "x low high", result="bool")
+threshold = elementwise("threshold", lambda x, limit, value: select_array(x > limit, x, value), "x limit value",
+                        check=takes("threshold", 1, 2), vjps=(lambda g, x, limit: keep(gt(x, limit), g), None, None))
+hardshrink = elementwise("hardshrink", lambda x, limit: keep_array(~((x >= -limit) & (x <= limit)), x), "x limit",
+                         check=takes("hardshrink", 2), vjps=(lambda g, y: keep(ne(y, 0), g), None))
+softshrink = elementwise("softshrink", lambda x, limit: x - np.minimum(np.maximum(x, -limit), limit), "x limit",
+                         check=takes("softshrink", 2), vjps=(lambda g, y: keep(ne(y, 0), g), None))
+
+
+@widened
+def _hardsigmoid(x: Any) -> Any:
+    return np.clip(x + 3, x.dtype.type(0), x.dtype.type(6)) / 6
+
+
+@widened
+def _hardswish(x: Any) -> Any:
+    return x * np.clip(x + 3, x.dtype.type(0), x.dtype.type(6)) / 6
+
+
+@widened
+def _hardswish_backward(g: Any, x: Any) -> Any:
+    slope = select_array(x > 3, np.ones((), x.dtype), x / 3 + x.dtype.type(0.5))
+    return g * keep_array(x > -3, slope)
+
+
+hardsigmoid = unary("hardsigmoid", _hardsigmoid, lambda g, y: keep(_inside(y, 0, 1), g * (1 / 6)), result="promote",
+                    check=takes("hardsigmoid", 2))
+hardswish = unary("hardswish", _hardswish, lambda g, x: hardswish_backward(g, x), result="promote",
+                  check=takes("hardswish", 2))
+hardswish_backward = elementwise("hardswish_backward", _hardswish_backward, "h x", linear=("P.",), vjps=(
+    lambda g, x: hardswish_backward(g, x), lambda g, h, x: keep(_inside(x, -3, 3), g * h * (1 / 3))))
+
+
+# Exponential linear units -----------------------------------------------------------------------------------
+# y = scale * x for x > 0, else scale * alpha * (exp(inner * x) - 1). The slope below 0 is inner * (y + scale * alpha):
+# the output alone is saved; y > 0 exactly where x > 0 (alpha and inner of one sign: see functions.elu).
+
+
+@widened
+def _elu(x: Any, alpha: Any, scale: Any, inner: Any) -> Any:
+    below = _into(np.expm1, x * inner)
+    below *= alpha
+    y = select_array(x > 0, x, below)
+    return y if scale == 1 else y * scale
+
+
+@widened
+def _elu_backward(h: Any, y: Any, alpha: Any, scale: Any, inner: Any) -> Any:
+    slope = (y + alpha * scale) * inner
+    return h * select_array(y > 0, scale, slope)
+
+
+elu = elementwise("elu", _elu, "x alpha scale inner", check=takes("elu", 2), vjps=(
+    lambda g, y, alpha, scale, inner: elu_backward(g, y, alpha, scale, inner), None, None, None))
+elu_backward = elementwise("elu_backward", _elu_backward, "h y alpha scale inner", linear=("P....",), vjps=(
+    lambda g, y, alpha, scale, inner: elu_backward(g, y, alpha, scale, inner),
+    lambda g, h, y, inner: keep(le(y, 0), g * h * inner), None, None, None))
+
+
+# Smooth activations -----------------------------------------------------------------------------------------
+
+
+def _normal_cdf(x: Any) -> tuple[Any, Any]:
+    """Gives the standard normal distribution function and exp(-x * x / 2).
+
+    float32 takes formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions, whose error (1.5e-7 for
+    erf) is that of rounding 1 + erf; its tail is relative to exp(-x * x / 2). scipy's erf is ten times slower.
+    """
+    bell = np.square(x)
+    bell *= x.dtype.type(-0.5)
+    bell = _into(np.exp, bell)
+    if x.dtype != np.float32:
+        from scipy import special
+
+        return special.ndtr(x).astype(x.dtype, copy=False), bell
+    t = np.absolute(x)
+    t *= np.float32(0.3275911 * _ROOT_HALF)
+    t += np.float32(1)
+    t = _into(np.reciprocal, t)
+    tail = t * np.float32(0.5 * 1.061405429)
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        tail += np.float32(0.5 * coefficient)
+        tail *= t
+    tail *= bell
+    return select_array(x < 0, tail, 1 - tail), bell
+
+
+@widened
+def _gelu(x: Any) -> Any:
+    return x * _normal_cdf(x)[0]
+
+
+@widened
+def _gelu_backward(h: Any, x: Any) -> Any:
+    slope, bell = _normal_cdf(x)
+    bell = bell * x
+    bell *= x.dtype.type(_DENSITY)
+    return h * (slope + bell)
+
+
+gelu = unary("gelu", _gelu, lambda g, x: gelu_backward(g, x), result="promote", check=takes("gelu", 2))
+gelu_backward = elementwise("gelu_backward", _gelu_backward, "h x", linear=("P.",), vjps=(
+    lambda g, x: gelu_backward(g, x),
+    lambda g, h, x: g * h * ((2.0 - x * x) * exp(x * x * -0.5) * _DENSITY)))
+
+
+def _gelu_tanh_inner(x: Any) -> tuple[Any, Any]:
+    kind, squared = x.dtype.type, np.square(x)
+    return np.tanh(x * (squared * kind(_GELU_SCALE * _GELU_CUBE) + kind(_GELU_SCALE))), squared
+
+
+@widened
+def _gelu_tanh(x: Any) -> Any:
+    return (x * x.dtype.type(0.5)) * (_gelu_tanh_inner(x)[0] + 1)
+
+
+@widened
+def _gelu_tanh_backward(h: Any, x: Any) -> Any:
+    kind = x.dtype.type
+    t, squared = _gelu_tanh_inner(x)
+    rise = x * (squared * kind(3 * _GELU_SCALE * _GELU_CUBE) + kind(_GELU_SCALE))
+    return h * ((1 + t + rise * (1 - t * t)) * kind(0.5))
+
+
+def _gelu_tanh_second(g: Any, h: Any, x: Any) -> Any:
+    """With u = k (x + c x^3) and t = tanh u: (1 - t^2) (u' + x u'' / 2 - x t u'^2)."""
+    t = tanh((x + x * x * x * _GELU_CUBE) * _GELU_SCALE)
+    first = (x * x * (3 * _GELU_CUBE) + 1.0) * _GELU_SCALE
+    half_second = x * (3 * _GELU_SCALE * _GELU_CUBE)
+    return g * h * ((1.0 - t * t) * (first + x * half_second - x * t * first * first))
+
+
+gelu_tanh = unary("gelu_tanh", _gelu_tanh, lambda g, x: gelu_tanh_backward(g, x), result="promote",
+                  check=takes("gelu", 2))
+gelu_tanh_backward = elementwise("gelu_tanh_backward", _gelu_tanh_backward, "h x", linear=("P.",), vjps=(
+    lambda g, x: gelu_tanh_backward(g, x), _gelu_tanh_second))
+
+
+@widened
+def _silu(x: Any) -> Any:
+    return x * _sigmoid(x)
+
+
+@widened
+def _silu_backward(h: Any, x: Any) -> Any:
+    s = _sigmoid(x)
+    return h * (s * (1 + x * (1 - s)))
+
+
+def _silu_second(g: Any, h: Any, x: Any) -> Any:
+    s = sigmoid(x)
+    return g * h * (s * (1.0 - s) * (2.0 + x * (1.0 - 2.0 * s)))
+
+
+silu = unary("silu", _silu, lambda g, x: silu_backward(g, x), result="promote", check=takes("silu", 2, 3))
+silu_backward = elementwise("silu_backward", _silu_backward, "h x", linear=("P.",), vjps=(
+    lambda g, x: silu_backward(g, x), _silu_second))
+
+
+def _softplus_array(x: Any) -> Any:
+    t = _into(np.exp, np.negative(np.absolute(x)))
+    return np.maximum(x, 0) + _into(np.log1p, t)
+
+
+@widened
+def _mish(x: Any) -> Any:
+    return x * np.tanh(_softplus_array(x))
+
+
+@widened
+def _mish_backward(h: Any, x: Any) -> Any:
+    t = np.tanh(_softplus_array(x))
+    return h * (t + x * _sigmoid(x) * (1 - t * t))
+
+
+def _mish_second(g: Any, h: Any, x: Any) -> Any:
+    """With t = tanh(softplus x), s = sigmoid x and d = t' = s (1 - t^2): d (2 + x (1 - s - 2 s t))."""
+    t, s = tanh(softplus(x, 1.0, 20.0)), sigmoid(x)
+    return g * h * (s * (1.0 - t * t) * (2.0 + x * (1.0 - s - 2.0 * s * t)))
+
+
+mish = unary("mish", _mish, lambda g, x: mish_backward(g, x), result="promote", check=takes("mish", 2))
+mish_backward = elementwise("mish_backward", _mish_backward, "h x", linear=("P.",), vjps=(
+    lambda g, x: mish_backward(g, x), _mish_second))
+
+
+@widened
+def _softplus(x: Any, beta: Any, limit: Any) -> Any:
+    scaled = x * beta
+    return select_array(scaled > limit, x, _softplus_array(scaled) / beta)
+
+
+@widened
+def _softplus_backward(h: Any, x: Any, beta: Any, limit: Any) -> Any:
+    scaled = x * beta
+    return select_array(scaled > limit, h, h * _sigmoid(scaled))
+
+
+def _softplus_second(g: Any, h: Any, x: Any, beta: Any, limit: Any) -> Any:
+    scaled = x * beta
+    s = sigmoid(scaled)
+    return keep(le(scaled, limit), g * h * (s * (1.0 - s) * beta))
+
+
+softplus = elementwise("softplus", _softplus, "x beta limit", check=takes("softplus", 2), vjps=(
+    lambda g, x, beta, limit: softplus_backward(g, x, beta, limit), None, None))
+softplus_backward = elementwise("softplus_backward", _softplus_backward, "h x beta limit", linear=("P...",), vjps=(
+    lambda g, x, beta, limit: softplus_backward(g, x, beta, limit), _softplus_second, None, None))
+
+
+@widened
+def _log_sigmoid(x: Any) -> Any:
+    t = _into(np.log1p, _into(np.exp, np.negative(np.absolute(x))))
+    return np.minimum(x, 0) - t
+
+
+# 1 - sigmoid(x) = -expm1(y), exact at both ends.
+log_sigmoid = unary("log_sigmoid", _log_sigmoid, lambda g, y: neg(g * expm1(y)), result="promote",
+                    check=takes("log_sigmoid", 2))
+
+
+# Along an axis ----------------------------------------------------------------------------------------------
+
+
+def _maximum_along(x: Any, axis: Any) -> Any:
+    return np.maximum.reduce(x, axis=axis, keepdims=True, initial=-np.inf)
+
+
+def _softmax_parts(x: Any, axis: int) -> tuple[Any, Any, Any]:
+    """Gives x minus its maximum, the exponential of that, and the sum of the exponentials along the axis."""
+    shifted = x - _maximum_along(x, axis)
+    powers = np.exp(shifted)
+    return shifted, powers, np.add.reduce(powers, axis=axis, keepdims=True)
+
+
+@widened
+def _softmax(x: Any, *, axis: int) -> Any:
+    if not x.ndim:
+        return np.exp(x - x)
+    _, powers, sums = _softmax_parts(x, axis)
+    powers /= sums
+    return powers
+
+
+@widened
+def _log_softmax(x: Any, *, axis: int) -> Any:
+    if not x.ndim:
+        return x - x
+    shifted, _, sums = _softmax_parts(x, axis)
+    shifted -= np.log(sums)
+    return shifted
+
+
+@widened
+def _softmax_backward(h: Any, y: Any, *, axis: int) -> Any:
+    product = h * y
+    return product - y * np.add.reduce(product, axis=axis, keepdims=True) if y.ndim else product - product
+
+
+@widened
+def _log_softmax_backward(h: Any, y: Any, *, axis: int) -> Any:
+    return h - np.exp(y) * np.add.reduce(h, axis=axis, keepdims=True) if y.ndim else h - h
+
+
+def _pair_meta(h: TensorMeta, y: TensorMeta, *, axis: int) -> MetaResult:
+    return (y,), None if h.dtype is y.dtype else (y.dtype, None)
+
+
+def _pair_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    yield from other_dims_rows(ins, outs, attrs)
+    yield Row(("sum", None), ("sum",))
+
+
+def _along_axis(x: Any, axis: int) -> Any:
+    return total(x, axis=(axis,) if x.ndim else (), keepdims=True)
+
+
+def _softmax_backward_rule(g: Any, h: Any, y: Any, axis: int) -> Any:
+    return g * (h - _along_axis(h * y, axis)) - h * _along_axis(g * y, axis)
+
+
+softmax = along("softmax", _softmax, lambda g, y, axis: softmax_backward(g, y, axis=axis))
+softmax_backward = Op("softmax_backward", _softmax_backward, meta=_pair_meta, inputs="h y", rows=_pair_rows, vjps=(
+    lambda g, y, axis: softmax_backward(g, y, axis=axis), _softmax_backward_rule))
+log_softmax = along("log_softmax", _log_softmax, lambda g, y, axis: log_softmax_backward(g, y, axis=axis))
+log_softmax_backward = Op(
+    "log_softmax_backward", _log_softmax_backward, meta=_pair_meta, inputs="h y", rows=_pair_rows, vjps=(
+        lambda g, y, axis: g - _along_axis(g * exp(y), axis),
+        lambda g, h, y, axis: neg(_along_axis(h, axis) * g * exp(y))))
+
+
+@widened
+def _logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+    if not axis:
+        return np.array(x)
+    top = _maximum_along(x, axis)
+    top = keep_array(np.isfinite(top), top)  # an infinite maximum must not be subtracted from itself
+    powers = x - top
+    np.exp(powers, out=powers)
+    y = np.log(np.add.reduce(powers, axis=axis, keepdims=True)) + top
+    return y.reshape(reduced_shape(x.shape, axis, keepdims))
+
+
+def _logsumexp_rule(g: Any, y: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    if not keepdims:
+        kept = reduced_shape(x.shape, axis, True)
+        g, y = g.reshape(kept), y.reshape(kept)
+    return g * exp(x - y)
+
+
+# The rule needs input and output: recomputing either costs a pass over the input.
+logsumexp = reduction("logsumexp", _logsumexp, _logsumexp_rule)

@@ -1,0 +1,60 @@
+"""Redistribution: the one op that changes a tensor's placement. It is linear and its gradient is the cotangent itself."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from distgrad.meta import TensorMeta
+from distgrad.op import MetaResult, Op
+from distgrad.placement import Partial, Placement, Replicate, Shard
+
+
+def _meta(x: TensorMeta, *, placement: Placement) -> MetaResult:
+    return (x,), None
+
+
+def block_of(array: np.ndarray, dim: int, start: int, stop: int) -> np.ndarray:
+    """Gives rows [start, stop) along a dim, as a view."""
+    return array[(slice(None),) * dim + (slice(start, stop),)]
+
+
+def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[Any, Any, np.ndarray]:
+    """Exchanges what must move between the placements of the context's specs."""
+    from distgrad.runtime import collectives
+
+    rank, world_size = context.rank, context.world_size
+    source, shape = context.ins[0].placement, context.ins[0].meta.shape
+    if source is placement:
+        return x
+    x = np.ascontiguousarray(x).reshape(x.shape)
+    if isinstance(source, Partial):
+        if isinstance(placement, Shard) and source.reduce == "sum":
+            assert placement.offsets is not None
+            return (yield from collectives.reduce_scatter(rank, world_size, x, placement.dim, placement.offsets))
+        whole = (yield from collectives.all_reduce(rank, world_size, [x], source.reduce))[0].reshape(shape)
+        if isinstance(placement, Replicate):
+            return whole
+        x, source = whole, Replicate()
+    if isinstance(source, Replicate):
+        if isinstance(placement, Shard):
+            return np.ascontiguousarray(block_of(x, placement.dim, *placement.block(rank)))
+        return x if rank == 0 else np.zeros_like(x)
+    assert isinstance(source, Shard) and source.offsets is not None
+    if isinstance(placement, Replicate):
+        return (yield from collectives.all_gather(rank, world_size, x, source.dim, source.offsets, shape))
+    if isinstance(placement, Shard):
+        assert placement.offsets is not None
+        return (
+            yield from collectives.redistribute(
+                rank, world_size, x, shape, source.dim, source.offsets, placement.dim, placement.offsets
+            )
+        )
+    whole = np.zeros(shape, x.dtype)
+    block_of(whole, source.dim, *source.block(rank))[...] = x
+    return whole
+
+
+redistribute = Op("redistribute", _kernel, meta=_meta, inputs="x", vjps=(lambda g: g,), collective=True)

@@ -1,0 +1,345 @@
+"""Products that sum over shared indices: `matmul`, `linear` and einsum's one- and two-operand forms.
+
+Invariant: rows follow from the index strings alone, and the gradient of a contraction is another contraction of the same
+kind, so nothing is transposed in memory and every derivative has the forward's speed.
+
+An einsum of any operands is first brought to clean parts: `einsum_single` sums and takes diagonals within one operand,
+`einsum_pair` multiplies two operands in which every index stands once and is shared with the other operand or the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from string import ascii_letters
+from typing import Any
+
+import numpy as np
+
+from distgrad import dtypes
+from distgrad.dtypes import dtype
+from distgrad.families import contraction_rows
+from distgrad.meta import TensorMeta, broadcast_shapes
+from distgrad.op import MetaResult, Op, Row
+from distgrad.ops.elementwise import conj
+from distgrad.ops.movement import permute
+from distgrad.placement import Spec
+
+_SMALL_MATRIX = 16  # below so many elements per product, a loop over BLAS calls is slower than numpy's einsum
+
+
+def same_dtype(name: str, a: TensorMeta, b: TensorMeta) -> dtype:
+    """Gives the dtype both factors have; RuntimeError if they differ, as in PyTorch (products do not promote)."""
+    if a.dtype is not b.dtype:
+        raise RuntimeError(
+            f"{name}: expected m1 and m2 to have the same dtype, but got: {a.dtype.name} != {b.dtype.name}; convert one "
+            f"with .to({a.dtype.name})"
+        )
+    return a.dtype
+
+
+def no_bool(name: str, kind: dtype) -> None:
+    """Raises NotImplementedError for bool, which PyTorch does not multiply as matrices."""
+    if kind is dtypes.bool_:
+        raise NotImplementedError(f'"{name}" not implemented for \'Bool\'; convert with .int() or .float()')
+
+
+def _half(kind: np.dtype) -> bool:
+    return kind == np.float16 or (kind.kind == "V" or kind.name == "bfloat16")
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Multiplies matrices (..., m, k) and (..., k, n); halves are summed in float32."""
+    if _half(a.dtype):
+        return _product(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
+    if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:
+        return np.matmul(a.reshape(prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[1])
+    return np.matmul(a, b)
+
+
+def _mt(x: Any) -> Any:
+    return permute(x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def _conj(x: Any) -> Any:
+    return conj(x) if x.dtype.is_complex else x
+
+
+# Matrices ---------------------------------------------------------------------------------------------------
+
+
+def _batch_rows(
+    a: tuple[int, ...], b: tuple[int, ...], out: tuple[int, ...], columns: int, a_k: int, b_k: int
+) -> Iterable[Row]:
+    """Rows of (..., m, k) with (..., k, n) or (..., n, k): batch dims, m, n, k, and Partial in either factor."""
+    last = len(out) - 1
+    for dim in range(len(out) - 2):
+        own = [dim - (len(out) - len(s)) for s in (a, b)]
+        entries = tuple(o if o >= 0 and s[o] == out[dim] else None for o, s in zip(own, (a, b)))
+        yield Row(entries, (dim,))
+    yield Row((len(a) - 2, None), (last - 1,))
+    yield Row((None, columns), (last,))
+    yield Row((a_k, b_k), ("sum",))
+    yield Row(("sum", None), ("sum",))
+    yield Row((None, "sum"), ("sum",))
+
+
+def _matmul_meta(a: TensorMeta, b: TensorMeta) -> MetaResult:
+    if a.ndim < 2 or b.ndim < 2:
+        raise RuntimeError(f"matmul: both tensors must be matrices (..., m, k) and (..., k, n), got {a.shape} @ {b.shape}")
+    if a.shape[-1] != b.shape[-2]:
+        raise RuntimeError(
+            f"matmul: inner dimensions differ, {a.shape} @ {b.shape}: {a.shape[-1]} != {b.shape[-2]}"
+        )
+    kind = same_dtype("matmul", a, b)
+    no_bool("matmul", kind)
+    batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2])
+    return (TensorMeta.of((*batch, a.shape[-2], b.shape[-1]), kind),), None
+
+
+def _matmul_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    a, b = ins
+    return _batch_rows(a.shape, b.shape, outs[0].shape, b.ndim - 1, a.ndim - 1, b.ndim - 2)
+
+
+def _transposed_product(left: Any, right: Any, ndim: int) -> Any:
+    """Gives left^T @ right for a factor of `ndim` dims; batch dims the factor lacks are summed in the same product."""
+    batch = max(left.ndim, right.ndim) - 2
+    extra = batch - (ndim - 2)
+    if extra <= 0 or left.ndim != right.ndim or left.shape[:extra] != right.shape[:extra]:
+        return matmul(_mt(left), right)
+    letters = ascii_letters[:batch]
+    return einsum_pair(left, right, equation=f"{letters}YX,{letters}YZ->{letters[extra:]}XZ")
+
+
+def _product_transposed(left: Any, right: Any, ndim: int) -> Any:
+    """Gives left @ right^T for a factor of `ndim` dims; batch dims the factor lacks are summed in the same product."""
+    batch = max(left.ndim, right.ndim) - 2
+    extra = batch - (ndim - 2)
+    if extra <= 0 or left.ndim != right.ndim or left.shape[:extra] != right.shape[:extra]:
+        return matmul(left, _mt(right))
+    letters = ascii_letters[:batch]
+    return einsum_pair(left, right, equation=f"{letters}XY,{letters}ZY->{letters[extra:]}XZ")
+
+
+matmul = Op(
+    "matmul", _product, meta=_matmul_meta, inputs="a b", rows=_matmul_rows,
+    vjps=(
+        lambda g, b, a_shape: _product_transposed(g, _conj(b), len(a_shape)),
+        lambda g, a, b_shape: _transposed_product(_conj(a), g, len(b_shape)),
+    ),
+)
+
+
+def _linear_meta(x: TensorMeta, w: TensorMeta) -> MetaResult:
+    if x.ndim < 2 or w.ndim != 2:
+        raise RuntimeError(f"linear: input must be (..., in) and weight (out, in), got {x.shape} and {w.shape}")
+    if x.shape[-1] != w.shape[1]:
+        raise RuntimeError(
+            f"linear: inner dimensions differ, input {x.shape} and weight {w.shape}: {x.shape[-1]} != {w.shape[1]}"
+        )
+    kind = same_dtype("linear", x, w)
+    no_bool("linear", kind)
+    return (TensorMeta.of((*x.shape[:-1], w.shape[0]), kind),), None
+
+
+def _linear_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    x, w = ins
+    return _batch_rows(x.shape, w.shape, outs[0].shape, 0, x.ndim - 1, 1)
+
+
+linear = Op(
+    "linear", lambda x, w: _product(x, w.T), meta=_linear_meta, inputs="x w", rows=_linear_rows,
+    vjps=(
+        lambda g, w: matmul(g, _conj(w)),
+        lambda g, x: _transposed_product(g, _conj(x), 2),
+    ),
+)
+
+
+# One operand ------------------------------------------------------------------------------------------------
+
+
+def _sizes(terms: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for position, (term, shape) in enumerate(zip(terms, shapes)):
+        if len(term) != len(shape):
+            raise RuntimeError(
+                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the number of "
+                f"dimensions ({len(shape)}) for operand {position}"
+            )
+        for letter, size in zip(term, shape):
+            if sizes.setdefault(letter, size) != size:
+                raise RuntimeError(
+                    f"einsum(): subscript {letter} has size {size} for operand {position} which does not broadcast with "
+                    f"previously seen size {sizes[letter]}"
+                )
+    return sizes
+
+
+def _split(equation: str) -> tuple[list[str], str]:
+    inputs, output = equation.split("->")
+    return inputs.split(","), output
+
+
+def _single(x: np.ndarray, *, equation: str) -> np.ndarray:
+    if _half(x.dtype):
+        return np.einsum(equation, x.astype(np.float32)).astype(x.dtype)
+    return np.einsum(equation, x)
+
+
+def _single_meta(x: TensorMeta, *, equation: str) -> MetaResult:
+    (term,), output = _split(equation)
+    sizes = _sizes([term], [x.shape])
+    kind, cast = x.dtype, None
+    if x.dtype.category < 2 and len(output) < len(set(term)):
+        kind, cast = dtypes.int64, (dtypes.int64,)
+    return (TensorMeta.of(tuple(sizes[letter] for letter in output), kind),), cast
+
+
+def _single_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    (term,), output = _split(attrs["equation"])
+    for position, letter in enumerate(term):
+        if term.count(letter) == 1:
+            yield Row((position,), (output.index(letter) if letter in output else "sum",))
+    yield Row(("sum",), ("sum",))
+
+
+def _spread(g: np.ndarray, *, equation: str, shape: tuple[int, ...]) -> np.ndarray:
+    (term,), output = _split(equation)
+    out = np.zeros(shape, g.dtype)
+    letters = "".join(dict.fromkeys(term))
+    view = np.einsum(f"{term}->{letters}", out)  # without a sum, numpy's einsum gives a writable view
+    kept = [letter for letter in letters if letter in output]
+    source = g.transpose([output.index(letter) for letter in kept])
+    view[...] = source[tuple(slice(None) if letter in output else None for letter in letters)]
+    return out
+
+
+def _spread_meta(g: TensorMeta, *, equation: str, shape: tuple[int, ...]) -> MetaResult:
+    return (TensorMeta.of(shape, g.dtype),), None
+
+
+def _spread_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    (term,), output = _split(attrs["equation"])
+    for position, letter in enumerate(output):
+        if term.count(letter) == 1:
+            yield Row((position,), (term.index(letter),))
+    yield Row(("sum",), ("sum",))
+
+
+def _spread_localize(attrs: dict[str, Any], ins: Sequence[Spec], outs: Sequence[Spec], rank: int) -> dict[str, Any]:
+    return {**attrs, "shape": outs[0].local_shape(rank)}
+
+
+einsum_single = Op(
+    "einsum_single", _single, meta=_single_meta, inputs="x", rows=_single_rows,
+    vjps=(lambda g, equation, x_shape: einsum_spread(g, equation=equation, shape=x_shape),),
+)
+einsum_spread = Op(
+    "einsum_spread", _spread, meta=_spread_meta, inputs="g", rows=_spread_rows, localize=_spread_localize,
+    vjps=(lambda g, equation: einsum_single(g, equation=equation),),
+)
+"""The adjoint of `einsum_single`: repeats along summed indices and writes diagonals into zeros."""
+
+
+# Two operands -----------------------------------------------------------------------------------------------
+
+
+def _pair(a: np.ndarray, b: np.ndarray, *, equation: str) -> np.ndarray:
+    if _half(a.dtype):
+        return _pair(a.astype(np.float32), b.astype(np.float32), equation=equation).astype(a.dtype)
+    (left, right), output = _split(equation)
+    shared = [letter for letter in left if letter in right]
+    batch = [letter for letter in shared if letter in output]
+    summed = [letter for letter in shared if letter not in output]
+    rows = [letter for letter in left if letter not in right]
+    columns = [letter for letter in right if letter not in left]
+    sizes = {**dict(zip(left, a.shape)), **dict(zip(right, b.shape))}
+    if not summed or a.dtype.kind == "b":  # numpy's matmul of bool is a logical or of products, as einsum's is
+        return np.einsum(equation, a, b)
+    m, n, k = (prod(sizes[letter] for letter in group) for group in (rows, columns, summed))
+    if batch and m * n * k < _SMALL_MATRIX**2:
+        return np.einsum(equation, a, b)
+    first = a.transpose([left.index(letter) for letter in (*batch, *rows, *summed)])
+    second = b.transpose([right.index(letter) for letter in (*batch, *summed, *columns)])
+    outer = [sizes[letter] for letter in batch]
+    product = np.matmul(first.reshape(*outer, m, k), second.reshape(*outer, k, n))
+    found = [*batch, *rows, *columns]
+    product = product.reshape([sizes[letter] for letter in found])
+    return product.transpose([found.index(letter) for letter in output])
+
+
+def _pair_meta(a: TensorMeta, b: TensorMeta, *, equation: str) -> MetaResult:
+    terms, output = _split(equation)
+    if a.dtype is not b.dtype:
+        raise RuntimeError(f"einsum: expected scalar type {a.dtype.name} but found {b.dtype.name}")
+    sizes = _sizes(terms, [a.shape, b.shape])
+    return (TensorMeta.of(tuple(sizes[letter] for letter in output), a.dtype),), None
+
+
+def _pair_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    terms, output = _split(attrs["equation"])
+    return contraction_rows(terms, output)
+
+
+def _pair_grad_a(g: Any, b: Any, equation: str) -> Any:
+    (left, right), output = _split(equation)
+    return einsum_pair(g, _conj(b), equation=f"{output},{right}->{left}")
+
+
+def _pair_grad_b(g: Any, a: Any, equation: str) -> Any:
+    (left, right), output = _split(equation)
+    return einsum_pair(_conj(a), g, equation=f"{left},{output}->{right}")
+
+
+einsum_pair = Op(
+    "einsum_pair", _pair, meta=_pair_meta, inputs="a b", rows=_pair_rows, vjps=(_pair_grad_a, _pair_grad_b)
+)
+
+
+# Any number of operands -------------------------------------------------------------------------------------
+
+
+def _reduce_single(x: Any, term: str, output: str) -> Any:
+    """Brings an operand to the indices `output`: by a view where nothing is summed."""
+    if term == output:
+        return x
+    if len(term) == len(output):
+        return permute(x, axes=tuple(term.index(letter) for letter in output))
+    return einsum_single(x, equation=f"{term}->{output}")
+
+
+def _next_pair(terms: list[str], output: str, sizes: dict[str, int]) -> tuple[int, int]:
+    """Gives the two operands whose product takes the fewest multiplications, the first such pair on a tie."""
+    pairs = [(i, j) for j in range(len(terms)) for i in range(j)]
+    return min(pairs, key=lambda p: (prod(sizes[letter] for letter in set(terms[p[0]] + terms[p[1]])), p))
+
+
+def einsum(*tensors: Any, equation: str) -> Any:
+    """Contracts tensors by an explicit equation like "ij,jk->ik": no spaces, no ellipsis, sizes that agree.
+
+    Operands are multiplied two at a time, cheapest product first. RuntimeError for sizes or dtypes that do not fit.
+    """
+    terms, output = _split(equation)
+    sizes = _sizes(terms, [t.shape for t in tensors])
+    operands = list(tensors)
+    while True:
+        for position, term in enumerate(terms):  # within one operand: diagonals, and indices nobody else has
+            others = output + "".join(terms[:position] + terms[position + 1 :])
+            kept = "".join(letter for letter in dict.fromkeys(term) if letter in others)
+            operands[position] = _reduce_single(operands[position], term, kept)
+            terms[position] = kept
+        if len(terms) == 1:
+            return _reduce_single(operands[0], terms[0], output)
+        first, second = (0, 1) if len(terms) == 2 else _next_pair(terms, output, sizes)
+        rest = [i for i in range(len(terms)) if i not in (first, second)]
+        needed = output + "".join(terms[i] for i in rest)
+        result = (
+            output if not rest
+            else "".join(letter for letter in dict.fromkeys(terms[first] + terms[second]) if letter in needed)
+        )
+        made = einsum_pair(operands[first], operands[second], equation=f"{terms[first]},{terms[second]}->{result}")
+        operands, terms = [made, *(operands[i] for i in rest)], [result, *(terms[i] for i in rest)]
+        if not rest:
+            return made

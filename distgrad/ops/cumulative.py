@@ -1,0 +1,130 @@
+"""Ops whose element i depends on elements 0..i along one axis: running sums, products, extremes.
+
+Invariant: gradients are exact where factors are zero, to any order: they are written with `linear_scan`, whose own
+gradient is a `linear_scan` again, never by dividing by the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.families import along, other_dims_rows
+from distgrad.meta import TensorMeta
+from distgrad.op import MetaResult, Op, Row
+from distgrad.ops import movement
+from distgrad.ops.elementwise import conj, exp, keep, ne
+
+_WIDER = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float64, "complex64": np.complex128}
+
+
+def _accumulate(function: np.ufunc) -> Callable[..., np.ndarray]:
+    """Makes a kernel that accumulates in the wider dtype, as PyTorch does, so that long runs do not drift."""
+
+    def kernel(x: np.ndarray, *, axis: int) -> np.ndarray:
+        wider = _WIDER.get(x.dtype.name)
+        if wider is None:
+            return function.accumulate(x, axis=axis)
+        return function.accumulate(x.astype(wider), axis=axis).astype(x.dtype)
+
+    return kernel
+
+
+def reverse(x: Any, axis: int) -> Any:
+    """Gives x in reverse order along an axis."""
+    return movement.flip(x, axis=(axis,))
+
+
+def before(x: Any, axis: int, first: float) -> Any:
+    """Moves rows one place on along an axis: row i is row i - 1 of x, row 0 is `first`."""
+    widths = tuple((1, 0) if d == axis else (0, 0) for d in range(len(x.shape)))
+    return movement.pad(movement.slice(x, 0, axis=axis, size=x.shape[axis] - 1, step=1), first, widths=widths)
+
+
+cumsum = along("cumsum", _accumulate(np.add), lambda g, axis: reverse(cumsum(reverse(g, axis), axis=axis), axis),
+               result="sum", linear=True)
+
+
+def _linear_scan(a: np.ndarray, b: np.ndarray, *, axis: int) -> np.ndarray:
+    a, b = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
+    out = np.array(b, order="C")
+    for row in range(1, out.shape[0]):
+        out[row] += a[row] * out[row - 1]
+    return np.moveaxis(out, 0, axis)
+
+
+def _linear_scan_meta(a: TensorMeta, b: TensorMeta, *, axis: int) -> MetaResult:
+    if a.shape != b.shape:
+        raise RuntimeError(f"linear_scan: factors of shape {a.shape} and terms of shape {b.shape} must have one shape")
+    return (b,), None if a.dtype is b.dtype else (b.dtype, None)
+
+
+def _linear_scan_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    yield from other_dims_rows(ins, outs, attrs)
+    yield Row((None, "sum"), ("sum",))
+
+
+def reverse_scan(a: Any, b: Any, axis: int) -> Any:
+    """Gives h with h[i] = b[i] + a[i + 1] h[i + 1] along an axis, from the end."""
+    return reverse(linear_scan(movement.roll(reverse(a, axis), 1, axis=axis), reverse(b, axis), axis=axis), axis)
+
+
+linear_scan = Op(
+    "linear_scan", _linear_scan, meta=_linear_scan_meta, inputs="a b", rows=_linear_scan_rows,
+    vjps=(
+        lambda g, y, a, axis: reverse_scan(conjugate(a), g, axis) * conjugate(before(y, axis, 0)) if y.shape[axis] else g,
+        lambda g, a, axis: reverse_scan(conjugate(a), g, axis) if a.shape[axis] else g,
+    ),
+)
+"""The recurrence h[i] = a[i] h[i - 1] + b[i] along `axis`; h[0] = b[0] and a[0] is not used."""
+
+
+def conjugate(x: Any) -> Any:
+    """Gives the complex conjugate; real tensors stay as they are."""
+    return conj(x) if x.dtype.is_complex else x
+
+
+def _cumprod_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
+    """y[k] depends on x[i] for k >= i by the product of all others: what comes before i times a scan from the end."""
+    if x.shape[axis] == 0:
+        return g
+    return reverse_scan(conjugate(x), g, axis) * conjugate(before(y, axis, 1))
+
+
+cumprod = along("cumprod", _accumulate(np.multiply), _cumprod_vjp, result="sum")
+
+
+def _logcumsumexp_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
+    """The sum over k >= i of g[k] exp(x[i] - y[k]), with exponents that are never positive."""
+    if x.shape[axis] == 0:
+        return g
+    held = movement.slice(y, 0, axis=axis, size=1, step=1)
+    previous = movement.concat(held, movement.slice(y, 0, axis=axis, size=y.shape[axis] - 1, step=1), axis=axis)
+    finite = ne(y, float("-inf"))
+    return reverse_scan(exp(keep(finite, previous - y)), g, axis) * exp(keep(finite, x - y))
+
+
+logcumsumexp = along("logcumsumexp", _accumulate(np.logaddexp), _logcumsumexp_vjp, result="float")
+
+
+def _running(name: str, function: np.ufunc) -> Op:
+    """Makes a running extreme; of equal elements the last one's position counts, and NaN wins."""
+
+    def kernel(x: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        values = function.accumulate(x, axis=axis)
+        places = np.arange(x.shape[axis]).reshape(-1, *(1,) * (x.ndim - axis - 1))
+        found = (x == values) | (x != x)
+        return values, np.maximum.accumulate(np.where(found, places, 0), axis=axis)
+
+    def vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], axis: int) -> Any:
+        from distgrad.ops.indexing import add_along
+
+        return add_along(g[0], indices, shape=x_shape, axis=axis)
+
+    return along(name, kernel, vjp, outputs="values indices", second="int64")
+
+
+cummax = _running("cummax", np.maximum)
+cummin = _running("cummin", np.minimum)

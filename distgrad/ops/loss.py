@@ -1,0 +1,157 @@
+"""Ops of the losses: picking one class per element, binary cross entropy, checked variances.
+
+Invariant: of the class losses only the class dim must be whole. Every other dim may be sharded, so a loss over sharded rows moves nothing
+but its final sum. `nll` and `nll_spread` are each other's adjoint, so derivatives of any order exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.families import binary, elementwise
+from distgrad.meta import TensorMeta
+from distgrad.op import Entry, MetaResult, Op, Row
+from distgrad.ops.elementwise import clamp_min, log, log1p, neg, sigmoid, takes, widened
+
+
+def _classes(target: np.ndarray, count: int, ignore_index: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Gives the classes, 0 where ignored, and where they are not ignored (None: nowhere ignored).
+
+    IndexError for a class that does not exist.
+    """
+    classes = target.astype(np.int64, copy=False)
+    if not classes.size or (classes.min() >= 0 and classes.max() < count and not 0 <= ignore_index < count):
+        return classes, None
+    valid = classes != ignore_index
+    outside = valid & ((classes < 0) | (classes >= count))
+    if outside.any():
+        raise IndexError(f"nll_loss: Target {classes[outside].flat[0]} is out of bounds; allowed: 0 to {count - 1}")
+    return np.where(valid, classes, 0), valid
+
+
+def _nll(x: np.ndarray, target: np.ndarray, *, axis: int, ignore_index: int) -> np.ndarray:
+    classes, valid = _classes(target, x.shape[axis], ignore_index)
+    if not classes.size or not x.shape[axis]:
+        return np.zeros(target.shape, x.dtype)
+    picked = -np.take_along_axis(x, np.expand_dims(classes, axis), axis).reshape(target.shape)
+    return picked if valid is None else np.where(valid, picked, x.dtype.type(0))
+
+
+def _nll_spread(g: np.ndarray, target: np.ndarray, *, axis: int, count: int, ignore_index: int) -> np.ndarray:
+    classes, valid = _classes(target, count, ignore_index)
+    spread = np.zeros((*target.shape[:axis], count, *target.shape[axis:]), g.dtype)
+    if spread.size:
+        values = -g if valid is None else np.where(valid, -g, g.dtype.type(0))
+        np.put_along_axis(spread, np.expand_dims(classes, axis), np.expand_dims(values, axis), axis)
+    return spread
+
+
+def _nll_meta(x: TensorMeta, target: TensorMeta, *, axis: int, ignore_index: int) -> MetaResult:
+    _check_target(target)
+    if x.dtype.category != 2:
+        raise NotImplementedError(f"nll_loss: not implemented for dtype {x.dtype.name}; allowed: floating-point dtypes")
+    return (TensorMeta.of(target.shape, x.dtype),), None
+
+
+def _check_target(target: TensorMeta) -> None:
+    if target.dtype.name not in ("int64", "uint8"):
+        raise RuntimeError(f"nll_loss: expected target of dtype int64 or uint8, got {target.dtype.name}; use .long()")
+
+
+def _spread_meta(g: TensorMeta, target: TensorMeta, *, axis: int, count: int, ignore_index: int) -> MetaResult:
+    return (TensorMeta.of((*target.shape[:axis], count, *target.shape[axis:]), g.dtype),), None
+
+
+def _nll_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    for dim in range(outs[0].ndim):
+        yield Row((dim + (dim >= attrs["axis"]), dim), (dim,))
+    yield Row(("sum", None), ("sum",))
+
+
+def _spread_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    for dim in range(ins[1].ndim):
+        yield Row((dim, dim), (dim + (dim >= attrs["axis"]),))
+    yield Row(("sum", None), ("sum",))
+
+
+def _class_weight(weight: np.ndarray, target: np.ndarray, *, ignore_index: int) -> np.ndarray:
+    classes, valid = _classes(target, weight.shape[0], ignore_index)
+    if not weight.size:
+        return np.zeros(target.shape, weight.dtype)
+    found = weight[classes]
+    return found if valid is None else np.where(valid, found, weight.dtype.type(0))
+
+
+def _class_weight_meta(weight: TensorMeta, target: TensorMeta, *, ignore_index: int) -> MetaResult:
+    _check_target(target)
+    return (TensorMeta.of(target.shape, weight.dtype),), None
+
+
+def _class_weight_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    for dim in range(outs[0].ndim):
+        entries: tuple[Entry, ...] = (None, dim)
+        yield Row(entries, (dim,))
+
+
+# -x[target] along `axis`, 0 where the target is `ignore_index`; `target` has x's shape without `axis`.
+nll = Op("nll_loss", _nll, meta=_nll_meta, inputs="x target", rows=_nll_rows,
+         vjps=(
+             lambda g, target, axis, ignore_index, x_shape: nll_spread(
+                 g, target, axis=axis, count=x_shape[axis], ignore_index=ignore_index
+             ),
+             None,
+         ))
+
+nll_spread = Op("nll_spread", _nll_spread, meta=_spread_meta, inputs="v target", rows=_spread_rows,
+                vjps=(
+                    lambda g, target, axis, ignore_index: nll(g, target, axis=axis, ignore_index=ignore_index),
+                    None,
+                ))
+
+# weight[target], 0 where the target is `ignore_index`; a loss weight takes no gradient.
+class_weight = Op("class_weight", _class_weight, meta=_class_weight_meta, inputs="weight target",
+                  rows=_class_weight_rows)
+
+
+# Binary cross entropy ---------------------------------------------------------------------------------------
+
+
+def _binary_cross_entropy(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    if not np.all((x >= 0) & (x <= 1)):
+        raise RuntimeError("binary_cross_entropy: all elements of input should be between 0 and 1")
+    log_x, log_rest = np.maximum(np.log(x), -100), np.maximum(np.log1p(-x), -100)
+    return (target - 1) * log_rest - target * log_x
+
+
+def _logit_loss(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    # max(x, 0) - x t + log(1 + exp(-|x|)): no exponential of a positive number.
+    return np.maximum(x, 0) - x * target + np.log1p(np.exp(-np.abs(x)))
+
+
+def _variance(x: np.ndarray, eps: float) -> np.ndarray:
+    if np.any(x < 0):
+        raise ValueError("gaussian_nll_loss: var has negative entry/entries")
+    return np.maximum(x, x.dtype.type(eps))
+
+
+# Logarithms are kept above -100 and the gradient's denominator above 1e-12, as in PyTorch.
+binary_cross_entropy = binary(
+    "binary_cross_entropy", _binary_cross_entropy,
+    (
+        lambda g, a, b: g * ((a - b) / clamp_min(a * (1.0 - a), 1e-12)),
+        lambda g, a: g * (log1p(neg(a)) - log(a)),
+    ),
+    check=takes("binary_cross_entropy", 2),
+)
+
+binary_cross_entropy_with_logits = binary(
+    "binary_cross_entropy_with_logits", widened(_logit_loss),
+    (lambda g, a, b: g * (sigmoid(a) - b), lambda g, a: neg(g * a)),
+    check=takes("binary_cross_entropy_with_logits", 2),
+)
+
+# The variance kept above eps; its gradient passes as if it had not been, as in PyTorch.
+floored_variance = elementwise("floored_variance", _variance, "x eps", vjps=(lambda g: g, None))

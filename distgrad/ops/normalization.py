@@ -1,0 +1,138 @@
+"""Ops that standardize trailing dims: subtract the mean and divide by the deviation, or divide by the root mean square.
+
+Invariant: outputs are `y` and the reciprocal deviation `rstd`; a gradient rule needs these two alone, so the input is
+not saved. With N elements per group and `mean` over them, for a cotangent g of y and h of rstd
+
+    dx = rstd * (g - mean(g) - y * (mean(g * y) + h * rstd / N))
+
+and the same without mean(g) when the mean was not subtracted. Source of the definitions: Ba et al., "Layer
+Normalization", arXiv:1607.06450; Zhang and Sennrich, arXiv:1910.07467.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from distgrad import dtypes
+from distgrad.families import is_number, other_dims_rows, reduced_shape
+from distgrad.meta import TensorMeta
+from distgrad.op import MetaResult, Op, Row
+from distgrad.ops.elementwise import mul
+from distgrad.ops.reduction import sum as sum_over
+
+# Up to this many elements BLAS sums a row as exactly as needed; above it numpy's pairwise sum is used.
+_BLAS_ROW = 1 << 16
+
+
+def _row_means(rows: np.ndarray) -> np.ndarray:
+    count = rows.shape[1]
+    if 0 < count <= _BLAS_ROW:
+        return rows @ np.full(count, 1.0 / count, rows.dtype)  # three times as fast as mean(axis=1)
+    return np.add.reduce(rows, axis=1) / rows.dtype.type(count)
+
+
+def _row_mean_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    count = a.shape[1]
+    if 0 < count <= _BLAS_ROW:
+        return np.vecdot(a, b) / a.dtype.type(count)
+    return np.add.reduce(a * b, axis=1) / a.dtype.type(count)
+
+
+def _as_rows(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    """Gives the groups as rows of a matrix, in at least single precision."""
+    shape = x.shape[: axis[0]]
+    rows = x.reshape(prod(shape), prod(x.shape[axis[0] :]))
+    return rows if rows.dtype.itemsize > 2 else rows.astype(np.float32)
+
+
+def _normalize(x: np.ndarray, axis: tuple[int, ...], eps: float, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+    rows = _as_rows(x, axis)
+    if centered:
+        rows = rows - _row_means(rows)[:, None]
+    rstd = 1 / np.sqrt(_row_mean_products(rows, rows) + rows.dtype.type(eps))
+    y = np.multiply(rows, rstd[:, None], out=rows if centered else None)
+    shape = reduced_shape(x.shape, axis, True)
+    return y.astype(x.dtype, copy=False).reshape(x.shape), rstd.reshape(shape)
+
+
+def _standardize(x: np.ndarray, *, axis: tuple[int, ...], eps: float) -> tuple[np.ndarray, np.ndarray]:
+    return _normalize(x, axis, eps, True)
+
+
+def _rms_standardize(x: np.ndarray, *, axis: tuple[int, ...], eps: float) -> tuple[np.ndarray, np.ndarray]:
+    return _normalize(x, axis, eps, False)
+
+
+def _remove_projection(v: np.ndarray, y: np.ndarray, extra: Any, *, axis: tuple[int, ...],
+                       centered: bool) -> np.ndarray:
+    v_rows, y_rows = _as_rows(v, axis), _as_rows(y, axis)
+    slope = _row_mean_products(v_rows, y_rows)[:, None]
+    slope = slope + (extra.reshape(-1, 1) if isinstance(extra, np.ndarray) else slope.dtype.type(extra))
+    result = y_rows * -slope
+    result += v_rows
+    if centered:
+        result -= _row_means(v_rows)[:, None]
+    return result.astype(v.dtype, copy=False).reshape(v.shape)
+
+
+def _meta(name: str) -> Any:
+    def meta(x: TensorMeta, *, axis: tuple[int, ...], eps: float) -> MetaResult:
+        if x.dtype.category != 2:
+            raise NotImplementedError(f"{name}: not implemented for dtype {x.dtype.name}; allowed: floating-point dtypes")
+        kind = dtypes.float32 if x.dtype.itemsize == 2 else x.dtype
+        return (x, TensorMeta.of(reduced_shape(x.shape, axis, True), kind)), None
+
+    return meta
+
+
+def _projection_meta(v: TensorMeta, y: TensorMeta, extra: Any, *, axis: tuple[int, ...],
+                     centered: bool) -> MetaResult:
+    kind = dtypes.promote_types(v.dtype, y.dtype)
+    return (TensorMeta.of(v.shape, kind),), (kind, kind, None)
+
+
+def _projection_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    for dim in range(attrs["axis"][0]):
+        yield Row((dim, dim, None if is_number(ins[2]) else dim), (dim,))
+
+
+def _input_rule(centered: bool) -> Any:
+    def rule(g: Any, y: Any, rstd: Any, axis: tuple[int, ...]) -> Any:
+        g_y, g_rstd = g
+        extra = 0.0 if g_rstd is None else mul(mul(g_rstd, rstd), _share(y, axis))
+        return mul(remove_projection(g_y, y, extra, axis=axis, centered=centered), rstd)
+
+    return rule
+
+
+def _share(y: Any, axis: tuple[int, ...]) -> float:
+    """Gives one over the number of elements of a group."""
+    return 1.0 / max(prod(y.shape[axis[0] :]), 1)
+
+
+def _projection_y_rule(g: Any, v: Any, y: Any, extra: Any, axis: tuple[int, ...]) -> Any:
+    share = _share(y, axis)
+    slope = mul(sum_over(mul(v, y), axis=axis, keepdims=True), share) + extra
+    back = mul(sum_over(mul(g, y), axis=axis, keepdims=True), share)
+    return -(mul(g, slope) + mul(v, back))
+
+
+standardize = Op("standardize", _standardize, meta=_meta("layer_norm"), inputs="x", outputs="y rstd",
+                 rows=other_dims_rows, vjps=(_input_rule(True),))
+rms_standardize = Op("rms_standardize", _rms_standardize, meta=_meta("rms_norm"), inputs="x", outputs="y rstd",
+                     rows=other_dims_rows, vjps=(_input_rule(False),))
+
+# v - mean(v) - y * (mean(v * y) + extra): symmetric in v, so its own derivative but for `extra`.
+remove_projection = Op(
+    "remove_projection", _remove_projection, meta=_projection_meta, inputs="v y extra", outputs="result",
+    rows=_projection_rows,
+    vjps=(
+        lambda g, y, axis, centered: remove_projection(g, y, 0.0, axis=axis, centered=centered),
+        _projection_y_rule,
+        lambda g, y, axis: -sum_over(mul(g, y), axis=axis, keepdims=True),
+    ),
+)

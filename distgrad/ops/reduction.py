@@ -1,0 +1,314 @@
+"""Reductions over `axis` (a sorted tuple of dims) with `keepdims`.
+
+Invariant: a kernel on a shard gives what combines to the whole: sums add up, means divide by the global count, extremes
+of no rows are their identity. Sums of halves accumulate in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from math import prod as count_of
+from typing import Any
+
+import numpy as np
+
+from distgrad import dtypes
+from distgrad.families import elementwise, identity_of, kept_dim, reduced_shape, reduction, reduction_rows
+from distgrad.meta import TensorMeta
+from distgrad.op import MetaResult, Op, Row
+from distgrad.ops import movement
+from distgrad.ops.cumulative import before, conjugate, cumprod, reverse
+from distgrad.ops.elementwise import eq, keep, ne, where
+
+Axes = tuple[int, ...]
+_PAIRWISE = 4096  # longer runs are cut, so that rounding errors do not grow with the length
+
+
+def restore(g: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
+    """Gives the reduced dims back with size 1."""
+    return g if keepdims else movement.reshape(g, shape=reduced_shape(x_shape, axis, True))
+
+
+def spread(g: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
+    """Repeats a reduction's cotangent over the reduced dims."""
+    return movement.expand(restore(g, x_shape, axis, keepdims), shape=x_shape)
+
+
+@lru_cache(maxsize=64)
+def _ones(size: int, kind: str) -> np.ndarray:
+    return np.ones(size, kind)
+
+
+def _sum_middle(x: np.ndarray) -> np.ndarray:
+    """Sums a contiguous (outer, n, inner) array over n.
+
+    BLAS does it several times faster than numpy's add.reduce, which also adds long columns one by one in one precision.
+    """
+    outer, n, inner = x.shape
+    if n > _PAIRWISE:
+        whole = n // 1024 * 1024
+        parts = _sum_middle(x[:, :whole].reshape(-1, 1024, inner)).reshape(outer, -1, inner)
+        total = _sum_middle(np.ascontiguousarray(parts))
+        return total + _sum_middle(np.ascontiguousarray(x[:, whole:])) if whole < n else total
+    ones = _ones(n, x.dtype.str)
+    if inner == 1:
+        return (x.reshape(outer, n) @ ones).reshape(outer, 1)
+    return np.matmul(ones, x) if outer > 1 else (ones @ x.reshape(n, inner)).reshape(1, inner)
+
+
+def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
+    """Sums float32 or float64 over axes."""
+    shape = reduced_shape(x.shape, axis, keepdims)
+    factor = 1
+    for a in axis:  # what a broadcast repeats is the same number over again
+        if x.strides[a] == 0 and x.shape[a] > 1:
+            factor *= x.shape[a]
+            x = x[(slice(None),) * a + (slice(0, 1),)]
+    if x.size < 2048:
+        out = np.add.reduce(x, axis=axis, keepdims=keepdims)
+    else:
+        if not x.flags.c_contiguous and x.flags.f_contiguous:
+            x, axis = x.T, tuple(sorted(x.ndim - 1 - a for a in axis))
+            shape = reduced_shape(x.shape, axis, keepdims)
+            out = _by_groups(np.ascontiguousarray(x), axis).reshape(shape).T
+        else:
+            out = _by_groups(np.ascontiguousarray(x), axis).reshape(shape)
+    return out * x.dtype.type(factor) if factor != 1 else out
+
+
+def _by_groups(x: np.ndarray, axis: Axes) -> np.ndarray:
+    """Sums a contiguous array over axes, one run of adjacent axes after the other, from the last one."""
+    shape = list(x.shape)
+    left = sorted(axis)
+    while left:
+        last = left.pop()
+        first = last
+        while left and left[-1] == first - 1:
+            first = left.pop()
+        x = np.ascontiguousarray(x.reshape(count_of(shape[:first]), count_of(shape[first : last + 1]), -1))
+        x = _sum_middle(x)
+        shape = [*shape[:first], *(1,) * (last - first + 1), *shape[last + 1 :]]
+    return x
+
+
+def _sum(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    name = x.dtype.name
+    if name in ("float16", "bfloat16"):
+        return np.asarray(_sum(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
+    if not axis or x.size == 0 or name not in ("float32", "float64"):
+        return np.add.reduce(x, axis=axis, keepdims=keepdims)
+    return _add_up(x, axis, keepdims)
+
+
+sum = reduction("sum", _sum, lambda g, x_shape, axis, keepdims: spread(g, x_shape, axis, keepdims),
+                partial="sum", result="sum")
+
+
+def reduced_count(shape: tuple[int, ...], axis: Axes) -> int:
+    """Gives how many elements each element of a reduction comes from."""
+    return count_of(shape[a] for a in axis)
+
+
+def _mean(x: np.ndarray, *, axis: Axes, keepdims: bool, count: int | None = None) -> np.ndarray:
+    wide = x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else x
+    total = np.asarray(_sum(wide, axis=axis, keepdims=keepdims))
+    return (total / total.dtype.type(reduced_count(x.shape, axis) if count is None else count)).astype(x.dtype, copy=False)
+
+
+def _mean_meta(x: TensorMeta, *, axis: Axes, keepdims: bool) -> MetaResult:
+    if x.dtype.category < 2:
+        raise RuntimeError(
+            "mean(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: "
+            f"{torch_name(x.dtype)}"
+        )
+    return (TensorMeta.of(reduced_shape(x.shape, axis, keepdims), x.dtype),), None
+
+
+def torch_name(kind: dtypes.dtype) -> str:
+    """Gives the name PyTorch's messages use for an integer dtype ("Long")."""
+    return {"bool": "Bool", "uint8": "Byte", "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long",
+            "complex64": "ComplexFloat", "complex128": "ComplexDouble"}.get(kind.name, kind.name)
+
+
+mean = Op(
+    "mean", _mean, meta=_mean_meta, inputs="x", rows=reduction_rows("sum"),
+    vjps=(lambda g, x_shape, axis, keepdims: spread(g / max(reduced_count(x_shape, axis), 1), x_shape, axis, keepdims),),
+    localize=lambda attrs, ins, outs, rank: {**attrs, "count": reduced_count(ins[0].shape, attrs["axis"])},
+)
+
+
+def _prod(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    if x.dtype.name in ("float16", "bfloat16"):
+        return np.asarray(np.multiply.reduce(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
+    return np.multiply.reduce(x, axis=axis, keepdims=keepdims)
+
+
+def _product_of_others(x: Any, axis: int) -> Any:
+    """Gives for each element the product of all others along an axis; right where elements are zero."""
+    left = before(cumprod(x, axis=axis), axis, 1)
+    right = before(cumprod(reverse(x, axis), axis=axis), axis, 1)
+    return left * reverse(right, axis)
+
+
+def _prod_vjp(g: Any, x: Any, axis: Axes, keepdims: bool) -> Any:
+    shape = tuple(x.shape)
+    if 0 in shape or not axis:
+        return g
+    rest = tuple(d for d in range(len(shape)) if d not in axis)
+    order = (*rest, *axis)
+    moved = movement.permute(x, axes=order) if order != tuple(range(len(shape))) else x
+    flat = movement.reshape(moved, shape=(*(shape[d] for d in rest), count_of(shape[a] for a in axis)))
+    others = movement.reshape(_product_of_others(flat, len(rest)), shape=tuple(shape[d] for d in order))
+    others = movement.permute(others, axes=movement.inverse(order))
+    return restore(g, shape, axis, keepdims) * conjugate(others)
+
+
+prod = reduction("prod", _prod, _prod_vjp, partial="prod", result="sum")
+
+
+def _extreme(function: np.ufunc, reduce: str) -> Callable[..., np.ndarray]:
+    def kernel(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+        if any(x.shape[a] == 0 for a in axis):
+            return np.full(reduced_shape(x.shape, axis, keepdims), identity_of(reduce, x.dtype), x.dtype)
+        if axis == (x.ndim - 1,) and x.shape[-1] <= 64 < x.size // x.shape[-1]:
+            # numpy reduces short rows one at a time; columns go through vector instructions
+            out = function.reduce(np.ascontiguousarray(np.moveaxis(x, -1, 0)), axis=0)
+            return out[..., None] if keepdims else out
+        return function.reduce(x, axis=axis, keepdims=keepdims)
+
+    return kernel
+
+
+def _ties_vjp(g: Any, x: Any, y: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
+    """Divides the cotangent evenly among the elements that equal the result."""
+    mask = eq(x, restore(y, x_shape, axis, keepdims))
+    count = sum(mask, axis=axis, keepdims=True)
+    return keep(mask, restore(g, x_shape, axis, keepdims) / count)
+
+
+amax = reduction("amax", _extreme(np.maximum, "max"), _ties_vjp, partial="max", needs_elements=True)
+amin = reduction("amin", _extreme(np.minimum, "min"), _ties_vjp, partial="min", needs_elements=True)
+
+
+def _truth(function: np.ufunc) -> Callable[..., np.ndarray]:
+    def kernel(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+        return function.reduce(x if x.dtype == np.bool_ else x != 0, axis=axis, keepdims=keepdims)
+
+    return kernel
+
+
+all = reduction("all", _truth(np.logical_and), partial="min", result="bool")
+any = reduction("any", _truth(np.logical_or), partial="max", result="bool")
+count_nonzero = reduction(
+    "count_nonzero",
+    lambda x, *, axis, keepdims: np.add.reduce(x != 0, axis=axis, keepdims=keepdims, dtype=np.int64),
+    partial="sum", result="int64",
+)
+
+
+def _count_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    return (row for row in reduction_rows("sum")(ins, outs, attrs) if row.ins != ("sum",))
+
+
+count_nonzero.rows = _count_rows  # counting is not linear: parts of its input may not be counted by themselves
+
+
+def _position(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    return lambda x, *, axis, keepdims: np.asarray(function(x, axis=axis[0], keepdims=keepdims), np.int64)
+
+
+argmax = reduction("argmax", _position(np.argmax), result="int64", needs_elements=True)
+argmin = reduction("argmin", _position(np.argmin), result="int64", needs_elements=True)
+
+
+# Values with their positions along one axis: max, min and median of a dim.
+
+Chooser = Callable[[np.ndarray, int], np.ndarray]
+
+
+def _choice(name: str, choose: Chooser) -> Op:
+    """Makes an op that picks one element along attribute `axis` (an int): its value and its position."""
+
+    def kernel(x: np.ndarray, *, axis: int, keepdims: bool) -> tuple[np.ndarray, np.ndarray]:
+        if x.size == 0:
+            shape = reduced_shape(x.shape, (axis,), keepdims)
+            return np.empty(shape, x.dtype), np.empty(shape, np.int64)
+        indices = np.expand_dims(choose(x, axis), axis)
+        values = np.take_along_axis(x, indices, axis)
+        return (values, indices) if keepdims else (values.squeeze(axis), indices.squeeze(axis))
+
+    def meta(x: TensorMeta, *, axis: int, keepdims: bool) -> MetaResult:
+        if x.shape[axis] == 0:
+            op = name.partition("_")[0]
+            raise IndexError(f"{op}(): Expected reduction dim {axis} to have non-zero size.")
+        out = TensorMeta.of(reduced_shape(x.shape, (axis,), keepdims), x.dtype)
+        return (out, out.with_dtype(dtypes.int64)), None
+
+    def rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+        for dim in range(ins[0].ndim):
+            if dim != attrs["axis"]:
+                yield Row((dim,), (kept_dim(dim, (attrs["axis"],), attrs["keepdims"]),) * 2)
+
+    def vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], axis: int, keepdims: bool) -> Any:
+        from distgrad.ops.indexing import add_along
+
+        given, places = (restore(t, x_shape, (axis,), keepdims) for t in (g[0], indices))
+        return add_along(given, places, shape=x_shape, axis=axis)
+
+    return Op(name, kernel, meta=meta, inputs="x", rows=rows, outputs="values indices", vjps=(vjp,))
+
+
+def _comparable(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else x
+
+
+def _middle_place(x: np.ndarray, axis: int) -> np.ndarray:
+    x = _comparable(x)
+    middle = (x.shape[axis] - 1) // 2
+    places = np.take(np.argpartition(x, middle, axis), middle, axis)
+    if x.dtype.kind == "f":
+        missing = np.isnan(x)
+        places = np.where(missing.any(axis), missing.argmax(axis), places)
+    return places
+
+
+def _middle_number_place(x: np.ndarray, axis: int) -> np.ndarray:
+    x = _comparable(x)
+    if x.dtype.kind != "f":
+        return _middle_place(x, axis)
+    middle = np.maximum((np.count_nonzero(x == x, axis=axis, keepdims=True) - 1) // 2, 0)
+    return np.take_along_axis(np.argsort(x, axis, kind="stable"), middle, axis).squeeze(axis)
+
+
+max_along = _choice("max_along", lambda x, axis: np.argmax(x, axis))
+min_along = _choice("min_along", lambda x, axis: np.argmin(x, axis))
+median_along = _choice("median_along", _middle_place)
+nanmedian_along = _choice("nanmedian_along", _middle_number_place)
+
+
+def _median_of_all(place: Chooser) -> Callable[..., np.ndarray]:
+    def kernel(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+        flat = x.reshape(-1)
+        value = flat[place(flat, 0)] if flat.size else np.array(np.nan if x.dtype.kind in "fV" else 0).astype(x.dtype)
+        return np.asarray(value).reshape((1,) * x.ndim if keepdims else ())
+
+    return kernel
+
+
+median_of_all = reduction("median_of_all", _median_of_all(_middle_place), _ties_vjp)
+nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number_place), _ties_vjp)
+
+
+def _root_vjp(g: Any, y: Any, degree: float) -> Any:
+    """Zero where the root is zero: the subgradient PyTorch takes for norms and standard deviations."""
+    nonzero = ne(y, 0)
+    slope = where(nonzero, y, 1.0)
+    return keep(nonzero, g / (slope * 2.0 if degree == 2 else slope ** (degree - 1.0) * degree))
+
+
+root = elementwise(
+    "root", lambda x, *, degree: np.sqrt(x) if degree == 2 else np.power(x, x.dtype.type(1.0 / degree)), "x",
+    vjps=(_root_vjp,),
+)
+"""The root of attribute `degree` of non-negative numbers; its gradient at zero is zero."""

@@ -1,0 +1,174 @@
+"""Ops about order: which positions hold the smallest, largest, middle or most frequent elements.
+
+Invariant: the ops here give positions (int64) and have no gradient; values are always read with `take_along`, whose rule is
+their gradient. NaN counts as greater than every number, as in PyTorch; equal elements keep their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad import dtypes
+from distgrad.families import other_dims_rows
+from distgrad.meta import TensorMeta
+from distgrad.op import MetaResult, Op, Row
+from distgrad.ops.indexing import take_along
+
+_PARTITION_FROM = 256  # row length from which selecting k elements beats sorting the row
+
+
+def _sortable(x: np.ndarray) -> np.ndarray:
+    """Gives an array that numpy sorts right: bfloat16 as float32, in which every value is exact."""
+    return x.astype(np.float32) if x.dtype.kind == "V" else x
+
+
+def _argsort(x: np.ndarray, *, axis: int, descending: bool) -> np.ndarray:
+    if x.ndim == 0:
+        return np.zeros((), np.int64)
+    x = _sortable(x)
+    if not descending:
+        return np.argsort(x, axis, kind="stable").astype(np.int64, copy=False)
+    # Sorting the reversed row and reversing the result keeps equal elements in their order.
+    order = np.argsort(np.flip(x, axis), axis, kind="stable")
+    return (x.shape[axis] - 1) - np.flip(order, axis).astype(np.int64, copy=False)
+
+
+def _no_complex(name: str, kind: dtypes.dtype) -> None:
+    if kind.is_complex:
+        raise RuntimeError(f"{name}: complex numbers have no order, got {kind.name}; sort .abs() or .real")
+
+
+def _argsort_meta(x: TensorMeta, *, axis: int, descending: bool) -> MetaResult:
+    _no_complex("sort", x.dtype)
+    return (x.with_dtype(dtypes.int64),), None
+
+
+argsort = Op("argsort", _argsort, meta=_argsort_meta, inputs="x", rows=other_dims_rows)
+"""The positions along `axis` in rising (`descending`: falling) order of their elements; stable."""
+
+
+def sort(x: Any, *, axis: int, descending: bool = False, stable: bool = True) -> tuple[Any, Any]:
+    """Gives the sorted elements along `axis` and their positions; always stable."""
+    order = argsort(x, axis=axis, descending=descending)
+    return take_along(x, order, axis=axis), order
+
+
+def _selection(name: str, kernel: Callable[..., np.ndarray]) -> Op:
+    """Makes an op that gives `count` positions along `axis`, kept as a dim."""
+
+    def run(x: np.ndarray, *, axis: int, count: int, **attrs: Any) -> np.ndarray:
+        if x.ndim == 0:
+            return np.zeros((), np.int64)
+        return np.asarray(kernel(_sortable(x), axis, count, **attrs), np.int64)
+
+    def meta(x: TensorMeta, *, axis: int, count: int, **attrs: Any) -> MetaResult:
+        _no_complex(name, x.dtype)
+        if x.ndim == 0:
+            return (x.with_dtype(dtypes.int64),), None
+        return (TensorMeta.of((*x.shape[:axis], count, *x.shape[axis + 1 :]), dtypes.int64),), None
+
+    return Op(name, run, meta=meta, inputs="x", rows=other_dims_rows)
+
+
+def _first(order: np.ndarray, axis: int, count: int) -> np.ndarray:
+    return np.take(order, np.arange(count), axis)
+
+
+def _topk(x: np.ndarray, axis: int, count: int, *, largest: bool) -> np.ndarray:
+    size = x.shape[axis]
+    if size < _PARTITION_FROM or 2 * count >= size or not x.size or not count:
+        return _first(_argsort(x, axis=axis, descending=largest), axis, count)
+    if largest:
+        found = np.take(np.argpartition(x, size - count, axis), np.arange(size - count, size), axis)
+    else:
+        found = _first(np.argpartition(x, count - 1, axis), axis, count)
+    found = np.sort(found, axis)  # by position, so that equal elements keep their order below
+    order = _argsort(np.take_along_axis(x, found, axis), axis=axis, descending=largest)
+    return np.take_along_axis(found, order, axis)
+
+
+def _kth(x: np.ndarray, axis: int, count: int, *, rank: int) -> np.ndarray:
+    if not x.size:
+        return np.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), np.int64)
+    return np.take(np.argpartition(x, rank, axis), [rank], axis)
+
+
+def _median(x: np.ndarray, axis: int, count: int, *, skip_nan: bool) -> np.ndarray:
+    size = x.shape[axis]
+    if not x.size:
+        return np.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), np.int64)
+    if x.dtype.kind != "f":
+        return _kth(x, axis, 1, rank=(size - 1) // 2)
+    missing = np.isnan(x)
+    if not missing.any():
+        return _kth(x, axis, 1, rank=(size - 1) // 2)
+    if not skip_nan:
+        some = missing.any(axis, keepdims=True)
+        return np.where(some, missing.argmax(axis, keepdims=True), _kth(x, axis, 1, rank=(size - 1) // 2))
+    numbers = size - missing.sum(axis, keepdims=True)
+    return np.take_along_axis(_argsort(x, axis=axis, descending=False), np.maximum(numbers - 1, 0) // 2, axis)
+
+
+def _mode(x: np.ndarray, axis: int, count: int) -> np.ndarray:
+    """The last position of the smallest most frequent element of each row."""
+    if not x.size:
+        return np.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), np.int64)
+    order = np.moveaxis(_argsort(x, axis=axis, descending=False), axis, -1)
+    ranked = np.take_along_axis(np.moveaxis(x, axis, -1), order, -1)
+    size = ranked.shape[-1]
+    starts = np.ones(ranked.shape, bool)
+    starts[..., 1:] = ranked[..., 1:] != ranked[..., :-1]
+    first = np.maximum.accumulate(np.where(starts, np.arange(size), 0), -1)
+    run = np.arange(size) - first  # how many equal elements stand before this one
+    last = run.argmax(-1)[..., None]  # the first longest run belongs to the smallest element
+    return np.moveaxis(np.take_along_axis(order, last, -1), -1, axis)
+
+
+topk_index = _selection("topk", _topk)
+kth_index = _selection("kthvalue", _kth)
+median_index = _selection("median", _median)
+mode_index = _selection("mode", _mode)
+
+
+# Places in sorted sequences ---------------------------------------------------------------------------------
+
+
+def _searchsorted(sequence: np.ndarray, values: Any, *, right: bool, dtype: str) -> np.ndarray:
+    side = "right" if right else "left"
+    kind = dtypes.named(dtype).numpy
+    sequence, values = _sortable(sequence), _sortable(np.asarray(values))
+    if sequence.ndim == 1:
+        return np.asarray(np.searchsorted(sequence, values, side)).astype(kind)
+    out = np.empty(values.shape, kind)
+    for place in np.ndindex(sequence.shape[:-1]):
+        out[place] = np.searchsorted(sequence[place], values[place], side)
+    return out
+
+
+def _searchsorted_meta(sequence: TensorMeta, values: Any, *, right: bool, dtype: str) -> MetaResult:
+    shape = () if isinstance(values, type) else values.shape
+    if sequence.ndim != 1 and (sequence.ndim == 0 or sequence.shape[:-1] != shape[:-1] or len(shape) != sequence.ndim):
+        raise RuntimeError(
+            "searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor and "
+            f"input value tensor must match, but we got boundaries tensor {list(sequence.shape)} and input value tensor "
+            f"{list(shape)}"
+        )
+    return (TensorMeta.of(shape, dtypes.named(dtype)),), None
+
+
+def _searchsorted_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    shared = ins[0].ndim > 1
+    for dim in range(outs[0].ndim):
+        if not shared:
+            yield Row((None, dim), (dim,))
+        elif dim < outs[0].ndim - 1:
+            yield Row((dim, dim), (dim,))
+        else:
+            yield Row((None, dim), (dim,))
+
+
+searchsorted = Op("searchsorted", _searchsorted, meta=_searchsorted_meta, inputs="sequence values", rows=_searchsorted_rows)
+"""Where `values` would go in a sorted `sequence` (last dim) to keep it sorted; `dtype` "int64" or "int32"."""

@@ -1,0 +1,144 @@
+"""Chooses where an op runs: the row that moves the fewest bytes, and the placements its inputs must be given.
+
+Invariant: every choice gives the same values; only the bytes moved differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distgrad.graph import Plan, Session
+from distgrad.meta import TensorMeta
+from distgrad.op import Entry, Op, Row
+from distgrad.placement import REPLICATE, Partial, Placement, Replicate, Shard, Spec, balanced
+
+# What starting a collective is worth, in bytes moved: some tens of microseconds at about 1 GB/s.
+COLLECTIVE_BYTES = 50_000.0
+_KEEP = 1.0  # preferring a choice that changes fewer placements
+
+
+def move_cost(nbytes: int, source: Placement | None, target: Placement, world_size: int) -> float:
+    """Gives the bytes a worker receives when a tensor changes placement, with a constant per collective."""
+    if source is target:
+        return 0.0
+    share = max(world_size - 1, 1) / max(world_size, 2)
+    if source is None:
+        return nbytes * (world_size if isinstance(target, Replicate) else 1.0) + _KEEP
+    if isinstance(source, Replicate) or (isinstance(source, Shard) and isinstance(target, Partial)):
+        return _KEEP
+    if isinstance(source, Partial):
+        return (2.0 if isinstance(target, Replicate) else 1.0) * nbytes * share + COLLECTIVE_BYTES
+    return nbytes * share / (1.0 if isinstance(target, Replicate) else world_size) + COLLECTIVE_BYTES
+
+
+def plan_sharded(
+    op: Op, specs: tuple[Any, ...], outs: tuple[TensorMeta, ...], casts: tuple[Any, ...] | None, attrs: dict[str, Any],
+    session: Session,
+) -> Plan:
+    """Gives the plan of a call with at least one input on the workers, or none at all (a creation)."""
+    world_size = session.world_size
+    metas = [s if isinstance(s, type) else s.meta for s in specs]
+    if op.name == "redistribute":
+        placement = attrs["placement"]
+        first = REPLICATE if isinstance(placement, Partial) else placement
+        return Plan(op, specs, (Spec.of(outs[0], placement),), attrs, casts, (specs[0].placement or first,))
+    rows = list(op.rows(metas, outs, attrs))
+    if all(isinstance(s, type) for s in specs):
+        wanted = session.creation_placement(outs[0].shape, outs[0].nbytes)
+        rows = [r for r in rows if isinstance(wanted, Shard) and r.outs[0] == wanted.dim]
+    best: tuple[float, Row | None, tuple[Any, ...], tuple[Any, ...]] | None = None
+    if not rows or not all(isinstance(s, type) for s in specs):
+        targets = tuple(None if isinstance(s, type) else REPLICATE for s in specs)
+        cost = _inputs_cost(specs, targets, world_size)
+        best = (cost, None, targets, (REPLICATE,) * len(outs))
+    for row in rows:
+        placed = place_row(row, specs, outs, world_size)
+        if placed is None or not _casts_allow(row, metas, casts):
+            continue
+        ins, out_placements = placed
+        cost = _inputs_cost(specs, ins, world_size)
+        for meta, placement in zip(outs, out_placements):
+            if isinstance(placement, Partial):
+                cost += move_cost(meta.nbytes, placement, REPLICATE, world_size)
+        if row.through is not None:
+            cost += sum(m.nbytes for m in outs) / world_size + COLLECTIVE_BYTES
+        if best is None or cost < best[0]:
+            best = (cost, row, ins, out_placements)
+    assert best is not None
+    _, row_chosen, targets, placements = best
+    return Plan(op, specs, tuple(Spec.of(m, p) for m, p in zip(outs, placements)), attrs, casts, targets,
+                None if row_chosen is None else row_chosen.through)
+
+
+def _inputs_cost(specs: tuple[Any, ...], targets: tuple[Any, ...], world_size: int) -> float:
+    return sum(
+        move_cost(s.meta.nbytes, s.placement, t, world_size)
+        for s, t in zip(specs, targets)
+        if not isinstance(s, type)
+    )
+
+
+def _casts_allow(row: Row, metas: list[Any], casts: tuple[Any, ...] | None) -> bool:
+    """A Partial input may only be converted between floating dtypes: rounding to integers is not linear."""
+    if casts is None:
+        return True
+    return all(
+        entry != "sum" or cast is None or (meta.dtype.category >= 2 and cast.category >= meta.dtype.category)
+        for entry, meta, cast in zip(row.ins, metas, casts)
+    )
+
+
+def place_row(
+    row: Row, specs: tuple[Any, ...], outs: tuple[TensorMeta, ...], world_size: int
+) -> tuple[tuple[Placement | None, ...], tuple[Placement, ...]] | None:
+    """Gives a row's placements with offsets; None if it cannot be had.
+
+    Offsets follow the largest input that is already sharded as the row wants; otherwise blocks are balanced.
+    """
+    count = len(specs)
+    scales = row.scales or (1,) * (count + len(outs))
+    blocks = base = None
+    largest = -1
+    for entry, spec, scale in zip(row.ins, specs, scales):
+        if not isinstance(entry, int):
+            continue
+        rows = spec.meta.shape[entry]
+        if rows % scale:
+            return None
+        if blocks is None:
+            blocks = rows // scale
+        elif blocks != rows // scale:
+            return None
+        current = spec.placement
+        if isinstance(current, Shard) and current.dim == entry and spec.meta.nbytes > largest:
+            offsets = current.offsets
+            assert offsets is not None
+            if all(o % scale == 0 for o in offsets):
+                base, largest = tuple(o // scale for o in offsets), spec.meta.nbytes
+    if row.through is None:
+        for entry, meta, scale in zip(row.outs, outs, scales[count:]):
+            if isinstance(entry, int):
+                if blocks is None:
+                    blocks = meta.shape[entry] // scale
+                if meta.shape[entry] != blocks * scale:
+                    return None
+    if blocks is not None and base is None:
+        base = balanced(blocks, world_size)
+
+    def placement(entry: Entry, scale: int) -> Placement:
+        if entry is None:
+            return REPLICATE
+        if isinstance(entry, str):
+            return Partial(entry)
+        assert base is not None
+        return Shard(entry, tuple(o * scale for o in base) if scale != 1 else base)
+
+    ins = tuple(
+        None if isinstance(s, type) else placement(e, scale) for e, s, scale in zip(row.ins, specs, scales)
+    )
+    if row.through is not None:
+        return ins, tuple(
+            Shard(e, balanced(m.shape[e], world_size)) if isinstance(e, int) else placement(e, 1)
+            for e, m in zip(row.outs, outs)
+        )
+    return ins, tuple(placement(e, scale) for e, scale in zip(row.outs, scales[count:]))

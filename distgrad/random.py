@@ -1,0 +1,145 @@
+"""The state of random draws: a `Generator` is a seed and the number of the next draw.
+
+Invariant: a draw is addressed by (seed, counter) and every draw takes the next counter, on the driver alone; what the
+address stands for is computed wherever the elements live (see `distgrad.philox`). So the numbers do not depend on the
+number of workers, and a state is two integers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from distgrad.device import CPU
+from distgrad.device import device as Device
+from distgrad.dtypes import uint8
+from distgrad.graph import Node
+from distgrad.meta import TensorMeta
+from distgrad.placement import Spec
+
+__all__ = ["Generator", "default_generator", "fork_rng", "get_rng_state", "initial_seed", "manual_seed", "seed",
+           "set_rng_state"]
+
+_DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
+_STATE_BYTES = 16
+
+
+class Generator:
+    """A source of random numbers: seed and draw counter. Source: torch.Generator.
+
+    >>> import distgrad as dg
+    >>> g = dg.Generator().manual_seed(5)
+    >>> bool((dg.rand(3, generator=g) == dg.rand(3, generator=dg.Generator().manual_seed(5))).all())
+    True
+    """
+
+    def __init__(self, device: Any = "cpu") -> None:
+        Device(device)  # raises for anything but the CPU
+        self._seed = _DEFAULT_SEED
+        self._counter = 0
+
+    @property
+    def device(self) -> Device:
+        """The generator's device; there is only the CPU."""
+        return CPU
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Sets the seed, starts the draws anew and returns the generator.
+
+        Seeds from -2**63 to 2**64 - 1 are allowed, a negative one stands for 2**64 + seed; RuntimeError for others.
+        """
+        seed = int(seed)
+        if not -(2**63) <= seed < 2**64:
+            raise RuntimeError(f"manual_seed: Overflow when unpacking seed {seed}; allowed: -2**63 to 2**64 - 1")
+        self._seed = seed % 2**64
+        self._counter = 0
+        return self
+
+    def seed(self) -> int:
+        """Sets a seed taken from the system's randomness, and returns it."""
+        self.manual_seed(secrets.randbits(64))
+        return self._seed
+
+    def initial_seed(self) -> int:
+        """Returns the seed the draws started from."""
+        return self._seed
+
+    def get_state(self) -> Any:
+        """Returns seed and draw counter as a uint8 tensor of shape (16,)."""
+        from distgrad.tensor import Tensor  # a layer above this one
+
+        data = self._seed.to_bytes(8, "little") + self._counter.to_bytes(8, "little")
+        spec = Spec.of(TensorMeta.of((_STATE_BYTES,), uint8))
+        return Tensor._from_node(Node(spec, np.frombuffer(data, np.uint8).copy()))
+
+    def set_state(self, new_state: Any) -> None:
+        """Takes up the draws where `new_state` (of `get_state`) was taken; TypeError or RuntimeError for others."""
+        if str(getattr(new_state, "dtype", None)).rpartition(".")[2] != "uint8":
+            raise TypeError(f"set_state: RNG state must be a uint8 tensor (torch.ByteTensor), got {new_state!r:.80}")
+        data = bytes(new_state.tolist())
+        if len(data) != _STATE_BYTES:
+            raise RuntimeError(f"set_state: RNG state is wrong size, {len(data)} bytes; allowed: {_STATE_BYTES}")
+        self._seed = int.from_bytes(data[:8], "little")
+        self._counter = int.from_bytes(data[8:], "little")
+
+    def clone_state(self) -> Generator:
+        """Returns a new generator with this one's state."""
+        result = Generator()
+        result._seed, result._counter = self._seed, self._counter
+        return result
+
+    def draw(self) -> tuple[int, int]:
+        """Takes the address (seed, counter) of the next draw. Both are in the range of int64."""
+        counter = self._counter
+        self._counter = counter + 1
+        seed = self._seed
+        return (seed - 2**64 if seed >= 2**63 else seed), counter
+
+    def __repr__(self) -> str:
+        return f"<distgrad.Generator seed={self._seed} draws={self._counter}>"
+
+
+default_generator = Generator()
+default_generator.seed()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Sets the seed of the default generator and returns it. Source: torch.manual_seed."""
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Seeds the default generator from the system's randomness and returns the seed. Source: torch.seed."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """Returns the seed of the default generator. Source: torch.initial_seed."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> Any:
+    """Returns the state of the default generator as a uint8 tensor. Source: torch.get_rng_state."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: Any) -> None:
+    """Sets the state of the default generator. Source: torch.set_rng_state."""
+    default_generator.set_state(new_state)
+
+
+@contextlib.contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
+    """Restores the default generator's state at the end of the block. Source: torch.random.fork_rng."""
+    if not enabled:
+        yield
+        return
+    before = default_generator._seed, default_generator._counter
+    try:
+        yield
+    finally:
+        default_generator._seed, default_generator._counter = before

@@ -1,0 +1,1 @@
+"""Everything between the driver and its workers: sessions, messages, transports and collectives."""

@@ -1,0 +1,553 @@
+"""Collectives as generators of exchange rounds: the same code on simulated ranks and on real workers.
+
+A collective yields `Exchange` rounds (what this rank sends to and expects from every other rank), gets the received bytes
+back, and returns its result. Who carries the rounds is not its business: `run_lockstep` advances all ranks inside one
+process, `transport.Group.run` does it between workers.
+
+Invariant: every rank yields the same number of rounds, what one sends is exactly what the other expects, and every
+reduction is done in rank order 0..W-1, so all ranks hold the same bits whichever transport and form was used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+
+from distgrad.errors import WireError
+
+Payload = np.ndarray | tuple[np.ndarray, ...]
+"""What one rank sends to another: an array, or several of one dtype to be laid end to end; C order, any strides."""
+
+Received = list[np.ndarray | None]
+Offsets = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One round of all-to-all: what this rank sends to each rank, and how many bytes it expects from each.
+
+    `send[d]` is for rank d (None: nothing), `expect[s]` the exact number of bytes from rank s (0: nothing); both are empty
+    at the own rank. `dtype`, if given, is what all frames of the round contain, and is checked on arrival. Arrays that were
+    sent may not be written before the next round. What `yield Exchange(...)` gives back are flat uint8 read-only views,
+    one per rank (None: nothing expected), valid until the next round.
+    """
+
+    send: list[Payload | None]
+    expect: list[int]
+    dtype: np.dtype | None = None
+
+
+Collective = Generator[Exchange, Received, Any]
+
+
+class Transport(Protocol):
+    """Carries one round between this rank and all others."""
+
+    def exchange(self, request: Exchange) -> Received: ...
+
+
+@dataclass(slots=True)
+class Counter:
+    """Counts of what collectives did: how many ran, their rounds, and the bytes sent to other ranks."""
+
+    collectives: int = 0
+    rounds: int = 0
+    bytes_sent: int = 0
+
+
+def payload_bytes(payload: Payload | None) -> int:
+    """Returns the number of bytes a payload occupies in its frame."""
+    if payload is None:
+        return 0
+    if isinstance(payload, tuple):
+        return sum(part.nbytes for part in payload)
+    return payload.nbytes
+
+
+def flat_bytes(array: np.ndarray) -> np.ndarray:
+    """Returns the elements of `array` in C order as flat uint8, a view whenever the array is C-contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+# Drivers
+
+
+def run(generator: Collective, transport: Transport) -> tuple[Any, int]:
+    """Runs one collective over `transport` and returns (its result, bytes sent to other ranks)."""
+    sent = 0
+    received: Received | None = None
+    try:
+        while True:
+            request = next(generator) if received is None else generator.send(received)
+            sent += sum(map(payload_bytes, request.send))
+            received = transport.exchange(request)
+    except StopIteration as stop:
+        return stop.value, sent
+    finally:
+        generator.close()
+
+
+def run_lockstep(generators: Sequence[Collective], counter: Counter | None = None) -> list[Any]:
+    """Runs one collective on all ranks of this process and returns their results in rank order.
+
+    Frames are handed over as read-only views, without copying. Raises WireError when the ranks disagree: another number of
+    rounds, another dtype, or a frame that is not exactly what its receiver expects.
+    """
+    world_size = len(generators)
+    received: list[Received | None] = [None] * world_size
+    try:
+        while True:
+            requests: list[Exchange | None] = []
+            results: list[Any] = []
+            for rank, generator in enumerate(generators):
+                frames = received[rank]
+                try:
+                    requests.append(next(generator) if frames is None else generator.send(frames))
+                except StopIteration as stop:
+                    requests.append(None)
+                    results.append(stop.value)
+            if len(results) == world_size:
+                if counter is not None:
+                    counter.collectives += 1
+                return results
+            if results:
+                done = [rank for rank, request in enumerate(requests) if request is None]
+                raise WireError(
+                    f"lockstep: ranks {done} finished while the other ranks of {world_size} wait for another round; "
+                    "all ranks must run the same collective with the same arguments",
+                    ranks=done,
+                )
+            received = _deliver([request for request in requests if request is not None], counter)
+    finally:
+        for generator in generators:
+            generator.close()
+
+
+def _deliver(requests: list[Exchange], counter: Counter | None) -> list[Received | None]:
+    """Turns what every rank sends into what every rank receives."""
+    world_size = len(requests)
+    received: list[Received | None] = []
+    for destination, wanted in enumerate(requests):
+        frames: Received = []
+        for source, given in enumerate(requests):
+            payload = given.send[destination]
+            size, expected = payload_bytes(payload), wanted.expect[source]
+            if size != expected or (source == destination and size):
+                raise WireError(
+                    f"lockstep: rank {source} of {world_size} sends {size} bytes to rank {destination}, which expects "
+                    f"{expected}; both must run the same collective with the same arguments",
+                    ranks=[source, destination],
+                )
+            if payload is None or not size:
+                frames.append(None)
+                continue
+            if given.dtype is not None and wanted.dtype is not None and given.dtype != wanted.dtype:
+                raise WireError(
+                    f"lockstep: rank {source} sends {given.dtype} to rank {destination}, which expects {wanted.dtype}",
+                    ranks=[source, destination],
+                )
+            if isinstance(payload, tuple):
+                view = flat_bytes(payload[0]) if len(payload) == 1 else np.concatenate([flat_bytes(p) for p in payload])
+            else:
+                view = flat_bytes(payload)
+            view = view[:]
+            view.flags.writeable = False
+            frames.append(view)
+        received.append(frames)
+    if counter is not None:
+        counter.rounds += 1
+        counter.bytes_sent += sum(payload_bytes(payload) for request in requests for payload in request.send)
+    return received
+
+
+# Reductions
+
+DIRECT_BYTES = 512 * 1024
+"""all_reduce uses one round (everyone sends everything) instead of two while a rank then receives at most so many bytes."""
+
+_BLOCK = 1 << 15
+"""Elements reduced at a time over more than two ranks: the running value then stays in cache."""
+
+_UFUNCS: dict[str, np.ufunc] = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+_BOOL_UFUNCS: dict[str, np.ufunc] = {
+    "sum": np.logical_or,
+    "prod": np.logical_and,
+    "max": np.logical_or,
+    "min": np.logical_and,
+}
+_HALF_DTYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+
+
+def _reduction(op: str, reduce: str, dtype: np.dtype) -> np.ufunc:
+    """Returns the ufunc of a reduction by name, refusing what has no meaning."""
+    if reduce not in _UFUNCS:
+        raise ValueError(f"{op}: unknown reduction {reduce!r}; use one of {', '.join(map(repr, _UFUNCS))}")
+    if dtype == np.bool_:
+        return _BOOL_UFUNCS[reduce]
+    if dtype.kind == "c" and reduce in ("max", "min"):
+        raise TypeError(f"{op}: {reduce!r} of {dtype} is not defined, complex numbers have no order; reduce real parts")
+    return _UFUNCS[reduce]
+
+
+def _reduce_flat(ufunc: np.ufunc, sources: list[np.ndarray], out: np.ndarray) -> None:
+    """Writes sources[0] o sources[1] o ... into `out`, element by element in that order.
+
+    All are flat and of one size. `out` may be the same memory as one of the sources: a block of it is written only with the
+    last operation, after that block of every source was read. float16 and bfloat16 are accumulated in float32 and rounded
+    once.
+    """
+    if len(sources) == 1:
+        np.copyto(out, sources[0])
+        return
+    half = out.dtype in _HALF_DTYPES
+    # numpy rounds a complex product otherwise when one element is multiplied in place: never do that, so that the bits
+    # do not depend on where a bucket is cut.
+    product = ufunc is np.multiply and out.dtype.kind == "c"
+    if len(sources) == 2 and not half and not product:
+        ufunc(sources[0], sources[1], out=out)
+        return
+    block = min(_BLOCK, out.size)
+    scratch = np.empty(block, np.float32 if half else out.dtype)
+    second = np.empty_like(scratch) if half or product else scratch
+    for start in range(0, out.size, _BLOCK):
+        stop = min(start + _BLOCK, out.size)
+        running, spare = scratch[: stop - start], second[: stop - start]
+        parts = [source[start:stop] for source in sources]
+        if half:
+            np.copyto(running, parts[0])
+            for part in parts[1:]:
+                np.copyto(spare, part)
+                ufunc(running, spare, out=running)
+            np.copyto(out[start:stop], running, casting="unsafe")
+        elif product:
+            ufunc(parts[0], parts[1], out=running)
+            for part in parts[2:]:
+                ufunc(running, part, out=spare)
+                running, spare = spare, running
+            np.copyto(out[start:stop], running)
+        else:
+            ufunc(parts[0], parts[1], out=running)
+            for part in parts[2:-1]:
+                ufunc(running, part, out=running)
+            ufunc(running, parts[-1], out=out[start:stop])
+
+
+class _Bucket:
+    """The flat concatenation of several arrays, cut anywhere into views instead of being copied together."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.flats = [array.reshape(-1) for array in arrays]
+        self.starts = [0, *accumulate(flat.size for flat in self.flats)]
+
+    def pieces(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Returns views of the elements [start, stop), in order and without empty ones."""
+        return tuple(
+            flat[max(start - first, 0) : stop - first]
+            for flat, first in zip(self.flats, self.starts, strict=False)
+            if flat.size and first < stop and first + flat.size > start
+        )
+
+
+def all_reduce(
+    rank: int,
+    world_size: int,
+    arrays: Sequence[np.ndarray],
+    reduce: str = "sum",
+    out: Sequence[np.ndarray] | None = None,
+) -> Generator[Exchange, Received, list[np.ndarray]]:
+    """Reduces one bucket of arrays over all ranks and returns the reduced arrays, the same bits on every rank.
+
+    `arrays`: of one dtype, any shapes, equal on all ranks. `reduce`: "sum", "prod", "max", "min", in rank order; NaN wins in
+    max and min; a bool sum or max is logical or, prod or min is logical and; float16 and bfloat16 accumulate in float32.
+    Results go to `out` when given (same shapes and dtype; may be `arrays` themselves), else to new arrays.
+
+    A small bucket (see `DIRECT_BYTES`) takes one round in which everyone sends everything; a larger one is reduced in
+    equal chunks by their owners and then gathered; the bits are the same. Raises ValueError, TypeError for arrays or reductions that do not fit.
+    """
+    if not arrays:
+        return []
+    dtype = arrays[0].dtype
+    for array in arrays:
+        if array.dtype != dtype:
+            raise TypeError(
+                f"all_reduce: a bucket has one dtype, got {dtype} and {array.dtype}; use one bucket per dtype"
+            )
+    ufunc = _reduction("all_reduce", reduce, dtype)
+    if out is not None and [(a.shape, a.dtype) for a in arrays] != [(a.shape, a.dtype) for a in out]:
+        raise ValueError(
+            f"all_reduce: out must match the bucket, got {[(a.shape, str(a.dtype)) for a in out]} for "
+            f"{[(a.shape, str(a.dtype)) for a in arrays]}"
+        )
+    contiguous = [array if array.flags.c_contiguous else array.copy(order="C") for array in arrays]
+    given = list(out) if out is not None else [np.empty(array.shape, dtype) for array in arrays]
+    targets = [array if array.flags.c_contiguous else np.empty(array.shape, dtype) for array in given]
+    bucket, result = _Bucket(contiguous), _Bucket(targets)
+    total = bucket.starts[-1]
+
+    if world_size == 1 or total == 0:
+        for array, target in zip(contiguous, targets, strict=True):
+            if array is not target:
+                np.copyto(target, array)
+    elif (world_size - 1) * total * dtype.itemsize <= DIRECT_BYTES:
+        # A copy is sent: the result may be written to `arrays` while slower ranks of the same process still read.
+        mine = np.concatenate(bucket.flats)
+        send: list[Payload | None] = [mine] * world_size
+        send[rank] = None
+        expect = [mine.nbytes] * world_size
+        expect[rank] = 0
+        received = yield Exchange(send, expect, dtype)
+        sources = [mine if frame is None else frame.view(dtype) for frame in received]
+        with np.errstate(all="ignore"):
+            for target, (start, stop) in zip(result.flats, pairwise(result.starts), strict=True):
+                _reduce_flat(ufunc, [source[start:stop] for source in sources], target)
+    else:
+        cuts = [total * chunk // world_size for chunk in range(world_size + 1)]
+        start, stop = cuts[rank], cuts[rank + 1]
+        sizes = [(cuts[chunk + 1] - cuts[chunk]) * dtype.itemsize for chunk in range(world_size)]
+        send = [bucket.pieces(cuts[d], cuts[d + 1]) if d != rank and sizes[d] else None for d in range(world_size)]
+        received = yield Exchange(send, [sizes[rank] if s != rank else 0 for s in range(world_size)], dtype)
+        own = result.pieces(start, stop)
+        if own:
+            frames = [None if frame is None else frame.view(dtype) for frame in received]
+            position = 0
+            with np.errstate(all="ignore"):
+                for mine, target in zip(bucket.pieces(start, stop), own, strict=True):
+                    end = position + target.size
+                    _reduce_flat(ufunc, [mine if f is None else f[position:end] for f in frames], target)
+                    position = end
+        received = yield Exchange(
+            [own if d != rank and own else None for d in range(world_size)],
+            [sizes[s] if s != rank else 0 for s in range(world_size)],
+            dtype,
+        )
+        for owner, frame in enumerate(received):
+            if frame is None:
+                continue
+            values, position = frame.view(dtype), 0
+            for target in result.pieces(cuts[owner], cuts[owner + 1]):
+                np.copyto(target, values[position : position + target.size])
+                position += target.size
+
+    for array, target in zip(given, targets, strict=True):
+        if array is not target:
+            np.copyto(array, target)
+    return given
+
+
+def reduce_scatter(
+    rank: int, world_size: int, array: np.ndarray, axis: int, offsets: Offsets, reduce: str = "sum"
+) -> Generator[Exchange, Received, np.ndarray]:
+    """Reduces `array` over all ranks and returns this rank's block, rows [offsets[rank], offsets[rank + 1]) along `axis`.
+
+    The reduction is that of `all_reduce`: rank order, NaN wins in max and min, halves accumulate in float32.
+    """
+    _check_offsets("reduce_scatter", offsets, world_size, array.shape[axis])
+    ufunc = _reduction("reduce_scatter", reduce, array.dtype)
+    mine = np.ascontiguousarray(_rows(array, axis, offsets[rank], offsets[rank + 1]))
+    send: list[Payload | None] = [
+        _rows(array, axis, offsets[d], offsets[d + 1]) if d != rank else None for d in range(world_size)
+    ]
+    block = np.empty(mine.shape, array.dtype)
+    received = yield Exchange(
+        [None if payload_bytes(payload) == 0 else payload for payload in send],
+        [mine.nbytes if s != rank else 0 for s in range(world_size)],
+        array.dtype,
+    )
+    if mine.size:
+        sources = [mine.reshape(-1) if frame is None else frame.view(array.dtype) for frame in received]
+        with np.errstate(all="ignore"):
+            _reduce_flat(ufunc, sources, block.reshape(-1))
+    return block
+
+
+# Movement
+
+
+def _check_offsets(op: str, offsets: Offsets, world_size: int, rows: int) -> None:
+    if (
+        len(offsets) != world_size + 1
+        or offsets[0] != 0
+        or offsets[-1] != rows
+        or any(a > b for a, b in pairwise(offsets))
+    ):
+        raise ValueError(
+            f"{op}: offsets {tuple(offsets)} do not cut {rows} rows for {world_size} ranks; they must be {world_size + 1} "
+            f"numbers that never fall, from 0 to {rows}"
+        )
+
+
+def _check_block(op: str, rank: int, block: np.ndarray, shape: Sequence[int]) -> None:
+    if block.shape != tuple(shape):
+        raise ValueError(f"{op}: rank {rank} holds a block of shape {block.shape}, its offsets say {tuple(shape)}")
+
+
+def _rows(array: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
+    """Returns the view of rows [start, stop) along `axis`."""
+    return array[(slice(None),) * (axis % array.ndim) + (slice(start, stop),)]
+
+
+def _with_axis(shape: Sequence[int], axis: int, rows: int) -> tuple[int, ...]:
+    axis %= len(shape)
+    return (*shape[:axis], rows, *shape[axis + 1 :])
+
+
+def all_gather(
+    rank: int, world_size: int, block: np.ndarray, axis: int, offsets: Offsets, shape: Sequence[int]
+) -> Generator[Exchange, Received, np.ndarray]:
+    """Returns the whole array of `shape` from the blocks of all ranks, cut along `axis` at `offsets`."""
+    _check_offsets("all_gather", offsets, world_size, shape[axis])
+    _check_block("all_gather", rank, block, _with_axis(shape, axis, offsets[rank + 1] - offsets[rank]))
+    row_bytes = math.prod(_with_axis(shape, axis, 1)) * block.itemsize
+    full = np.empty(shape, block.dtype)
+    received = yield Exchange(
+        [block if d != rank and block.size else None for d in range(world_size)],
+        [(offsets[s + 1] - offsets[s]) * row_bytes if s != rank else 0 for s in range(world_size)],
+        block.dtype,
+    )
+    for source, frame in enumerate(received):
+        part = _rows(full, axis, offsets[source], offsets[source + 1])
+        if source == rank:
+            np.copyto(part, block)
+        elif frame is not None:
+            np.copyto(part, frame.view(block.dtype).reshape(part.shape))
+    return full
+
+
+def redistribute(
+    rank: int,
+    world_size: int,
+    block: np.ndarray,
+    shape: Sequence[int],
+    axis_from: int,
+    offsets_from: Offsets,
+    axis_to: int,
+    offsets_to: Offsets,
+) -> Generator[Exchange, Received, np.ndarray]:
+    """Moves an array of `shape` from one sharding to another and returns this rank's new block.
+
+    Each pair of ranks exchanges the intersection of the old block of one and the new block of the other, nothing else;
+    the axes may be equal (only the offsets differ).
+    """
+    _check_offsets("redistribute", offsets_from, world_size, shape[axis_from])
+    _check_offsets("redistribute", offsets_to, world_size, shape[axis_to])
+    axis_from, axis_to = axis_from % len(shape), axis_to % len(shape)
+    _check_block("redistribute", rank, block, _with_axis(shape, axis_from, offsets_from[rank + 1] - offsets_from[rank]))
+
+    def region(source: int, destination: int) -> tuple[list[int], list[int]]:
+        """First and past-last index, per axis of the whole array, of what moves from `source` to `destination`."""
+        low, high = [0] * len(shape), list(shape)
+        for axis, offsets, owner in ((axis_from, offsets_from, source), (axis_to, offsets_to, destination)):
+            low[axis] = max(low[axis], offsets[owner])
+            high[axis] = min(high[axis], offsets[owner + 1])
+        return low, [max(a, b) for a, b in zip(low, high, strict=True)]
+
+    def part_of(array: np.ndarray, axis: int, first: int, low: list[int], high: list[int]) -> np.ndarray:
+        """The region as a view of a block whose rows along `axis` start at `first`."""
+        shift = [first if a == axis else 0 for a in range(len(shape))]
+        return array[tuple(slice(a - s, b - s) for a, b, s in zip(low, high, shift, strict=True))]
+
+    def parts(bounds: tuple[list[int], list[int]]) -> int:
+        return math.prod(b - a for a, b in zip(*bounds, strict=True))
+
+    first_from, first_to = offsets_from[rank], offsets_to[rank]
+    send: list[Payload | None] = []
+    expect: list[int] = []
+    for peer in range(world_size):
+        outgoing, incoming = region(rank, peer), region(peer, rank)
+        moves = peer != rank and parts(outgoing) > 0
+        send.append(part_of(block, axis_from, first_from, *outgoing) if moves else None)
+        expect.append(parts(incoming) * block.itemsize if peer != rank else 0)
+    new = np.empty(_with_axis(shape, axis_to, offsets_to[rank + 1] - first_to), block.dtype)
+    received = yield Exchange(send, expect, block.dtype)
+    for source, frame in enumerate(received):
+        bounds = region(source, rank)
+        if not parts(bounds):
+            continue
+        target = part_of(new, axis_to, first_to, *bounds)
+        if source == rank:
+            np.copyto(target, part_of(block, axis_from, first_from, *bounds))
+        elif frame is not None:
+            np.copyto(target, frame.view(block.dtype).reshape(target.shape))
+    return new
+
+
+def take_rows(
+    rank: int, world_size: int, block: np.ndarray, offsets: Offsets, index: np.ndarray, out_offsets: Offsets
+) -> Generator[Exchange, Received, np.ndarray]:
+    """Returns rows index[out_offsets[rank]:out_offsets[rank + 1]] of an array sharded along axis 0 at `offsets`.
+
+    `block`: own rows, (offsets[rank + 1] - offsets[rank], ...). `index`: int64 (N,), the same on all ranks, non-negative.
+    Only the rows asked for move, one frame per pair of ranks. Raises IndexError for an index outside the array.
+    """
+    rows = offsets[-1]
+    _check_offsets("take_rows", offsets, world_size, rows)
+    _check_offsets("take_rows", out_offsets, world_size, index.shape[0])
+    _check_block("take_rows", rank, block, (offsets[rank + 1] - offsets[rank], *block.shape[1:]))
+    wrong = (index < 0) | (index >= rows)
+    if wrong.any():
+        position = int(wrong.argmax())
+        raise IndexError(
+            f"take_rows: index {int(index[position])} at position {position} is out of range for {rows} rows; "
+            f"allowed are 0 to {rows - 1}"
+            if rows
+            else f"take_rows: index {int(index[position])} at position {position}, but there are no rows to take"
+        )
+    row_bytes = math.prod(block.shape[1:]) * block.itemsize
+    first, last = offsets[rank], offsets[rank + 1]
+
+    def rows_for(destination: int) -> np.ndarray:
+        wanted = index[out_offsets[destination] : out_offsets[destination + 1]]
+        return block[wanted[(wanted >= first) & (wanted < last)] - first]
+
+    mine = index[out_offsets[rank] : out_offsets[rank + 1]]
+    send: list[Payload | None] = [rows_for(d) if d != rank else None for d in range(world_size)]
+    holds = [(mine >= offsets[s]) & (mine < offsets[s + 1]) for s in range(world_size)]
+    expect = [int(np.count_nonzero(holds[s])) * row_bytes if s != rank else 0 for s in range(world_size)]
+    taken = np.empty((mine.shape[0], *block.shape[1:]), block.dtype)
+    received = yield Exchange([p if payload_bytes(p) else None for p in send], expect, block.dtype)
+    taken[holds[rank]] = block[mine[holds[rank]] - first]
+    for source, frame in enumerate(received):
+        if frame is not None:
+            taken[holds[source]] = frame.view(block.dtype).reshape(-1, *block.shape[1:])
+    return taken
+
+
+def broadcast(
+    rank: int,
+    world_size: int,
+    array: np.ndarray | None,
+    root: int,
+    shape: Sequence[int],
+    dtype: np.dtype | type | str,
+) -> Generator[Exchange, Received, np.ndarray]:
+    """Returns the array of rank `root` on every rank; the other ranks pass None. The root gets its own array back."""
+    shape, dtype = tuple(shape), np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if rank == root:
+        if array is None or array.shape != shape or array.dtype != dtype:
+            given = "None" if array is None else f"{array.shape} {array.dtype}"
+            raise ValueError(f"broadcast: root {root} must give an array of shape {shape} and {dtype}, got {given}")
+        yield Exchange([array if d != rank and size else None for d in range(world_size)], [0] * world_size, dtype)
+        return array
+    received = yield Exchange([None] * world_size, [size if s == root else 0 for s in range(world_size)], dtype)
+    copy = np.empty(shape, dtype)
+    frame = received[root]
+    if frame is not None:
+        np.copyto(copy, frame.view(dtype).reshape(shape))
+    return copy
+
+
+def barrier(rank: int, world_size: int) -> Generator[Exchange, Received, None]:
+    """Returns when every rank has arrived."""
+    token = np.zeros(1, np.uint8)
+    yield Exchange(
+        [token if d != rank else None for d in range(world_size)],
+        [1 if s != rank else 0 for s in range(world_size)],
+        token.dtype,
+    )

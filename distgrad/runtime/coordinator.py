@@ -1,0 +1,489 @@
+"""The coordinator: records calls into the global graph, lowers them to programs and keeps workers fed.
+
+Invariant: recording sends nothing. A flush sends one batch per worker; the driver waits only for values, and for
+workers that are too many batches behind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from distgrad import graph
+from distgrad.engine.interpreter import Failure
+from distgrad.errors import DistgradError, InfrastructureError, RemoteOpError, SessionError, WireError
+from distgrad.graph import Call, Node, Plan, Slot
+from distgrad.lower import Recorded, final_spec, lower
+from distgrad.op import OPS
+from distgrad.ops.collective import block_of
+from distgrad.placement import REPLICATE, Placement, Shard, Spec, balanced
+from distgrad.program import Program, render
+from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put, Reply, Run
+
+PENDING_LIMIT = 5_000  # recorded calls before a flush happens by itself
+PROGRAM_LIMIT = 512  # programs kept on the workers
+PUT_BYTES = 8 << 20  # data waiting for the next batch before it is sent at once
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class Backend(Protocol):
+    """The seam below the coordinator: the local group or Ray actors. Batches are carried out in order."""
+
+    world_size: int
+    transport: str
+    nodes: int
+    threads: int
+
+    @property
+    def outstanding(self) -> int: ...
+
+    def send(self, batches: list[list[Message]]) -> None: ...
+
+    def replies(self, *, wait: bool = False) -> list[Reply]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters since `init`.
+
+    `control_messages`: batches sent to workers, all workers together. `collectives`: exchanges carried out (counted
+    once, not per worker). `bytes_sent`: between workers. `driver_bytes`: tensor data through the driver, both ways,
+    values that come back with a run included. `programs_built`, `programs_reused`: runs of a new and of a known program.
+    `nodes_recorded`: calls recorded. `seconds_waited`: time the driver waited for workers.
+    """
+
+    control_messages: int = 0
+    collectives: int = 0
+    bytes_sent: int = 0
+    driver_bytes: int = 0
+    programs_built: int = 0
+    programs_reused: int = 0
+    nodes_recorded: int = 0
+    seconds_waited: float = 0.0
+
+
+class Returned:
+    """A small value that comes back with its run."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+
+@dataclass(slots=True)
+class Sent:
+    """A run that not every worker has answered yet: what is needed to name a failure's line and what it spoils."""
+
+    sites: list[Any]
+    returned: list[Returned]
+    program: Program
+    run: Run
+
+
+class Coordinator:
+    """The running session's graph and its way to the workers."""
+
+    def __init__(self, backend: Backend, *, shard_threshold: int, steps_ahead: int = 8) -> None:
+        self.backend = backend
+        self.world_size = backend.world_size
+        self.shard_threshold = shard_threshold
+        self.steps_ahead = steps_ahead
+        self.stats = Stats()
+        self.pending: list[Call] = []
+        self.broken: DistgradError | None = None
+        self._freed: list[int] = []
+        self._slots = itertools.count()
+        self._requests = itertools.count()
+        self._programs: OrderedDict[Any, tuple[int, Program]] = OrderedDict()
+        self._program_ids = itertools.count()
+        self._sequence = itertools.count()
+        self._outbox: list[list[Message]] = [[] for _ in range(self.world_size)]
+        self._outbox_bytes = 0
+        self._runs: OrderedDict[int, Sent] = OrderedDict()
+        self._poisoned: dict[int, Failure] = {}  # slots whose value is lost
+        self._fetched: dict[int, dict[int, Any]] = {}
+        self._failures: OrderedDict[tuple[int, int], str] = OrderedDict()
+        self.raised: set[tuple[int, int]] = set()
+        self._finished = [-1] * self.world_size  # the last run each worker has answered
+        self._sent = [0] * self.world_size
+
+    # Recording ------------------------------------------------------------------------------------------------
+
+    def record(self, plan: Plan, values: list[Any]) -> tuple[Node, ...]:
+        """Adds a call; inputs are moved to the placements the plan asks for. Nothing is sent."""
+        if self.broken is not None:
+            raise self._broken_error()
+        assert plan.targets is not None
+        site = _site()
+        for position, value in enumerate(values):
+            if type(value) is not Node:
+                continue
+            if value.data is not None:
+                value = values[position] = self._promoted(value, plan.targets[position])
+            elif value.home is not self:
+                graph.require_home(value)
+            target = plan.targets[position]
+            if value.spec.placement is not target and target is not None:
+                values[position] = self._moved(value, target, site)
+        return self._add(plan, values, site)
+
+    def _add(self, plan: Plan, values: Sequence[Any], site: Any) -> tuple[Node, ...]:
+        call = Call(plan, values, site)
+        outputs = []
+        for index, spec in enumerate(plan.outs):
+            node = Node(spec)
+            node.call, node.index, node.home = call, index, self
+            outputs.append(node)
+        call.outputs = tuple(outputs)
+        self.pending.append(call)
+        self.stats.nodes_recorded += 1
+        if len(self.pending) >= PENDING_LIMIT:
+            self.flush()
+        return call.outputs if call.outputs else tuple(outputs)
+
+    def _moved(self, node: Node, target: Placement, site: Any) -> Node:
+        op = OPS["redistribute"]
+        key = (node.spec, ("placement", target))
+        plan = op.plans.get(key)
+        if plan is None:
+            from distgrad.propagate import plan_sharded
+
+            plan = plan_sharded(op, (node.spec,), (node.spec.meta,), None, {"placement": target}, self)
+            op.plans[key] = plan
+        return self._add(plan, [node], site)[0]
+
+    def _promoted(self, node: Node, target: Placement | None) -> Node:
+        twin = node.twin
+        if twin is None or twin.home is not self:
+            placement = target if isinstance(target, Shard) else REPLICATE
+            twin = node.twin = self.put(node.data, node.spec, placement)
+        return twin
+
+    def put(self, array: np.ndarray, spec: Spec, placement: Placement) -> Node:
+        """Gives a node with the array's rows on their owners; they travel with the next batch."""
+        node = Node(Spec.of(spec.meta, placement))
+        node.slot, node.home = Slot(next(self._slots), self._freed), self
+        for rank in range(self.world_size):
+            part = array
+            if isinstance(placement, Shard):
+                part = block_of(array, placement.dim, *placement.block(rank))
+            if part.nbytes < PUT_BYTES:
+                part = np.array(part)  # the user may change the array before the batch is sent
+            self._outbox[rank].append(Put(node.slot.id, part))
+            self.stats.driver_bytes += part.nbytes
+            self._outbox_bytes += part.nbytes
+        if self._outbox_bytes >= PUT_BYTES:
+            self._send()
+        return node
+
+    # Where new tensors go -------------------------------------------------------------------------------------
+
+    def creation_placement(self, shape: tuple[int, ...], nbytes: int) -> Placement:
+        """Gives where data of that size goes: sharded on dim 0 when large enough and one row per worker, at least.
+
+        A threshold of 0 shards everything that has a first dim.
+        """
+        if shape and (self.shard_threshold == 0 or (nbytes >= self.shard_threshold and shape[0] >= self.world_size)):
+            return Shard(0, balanced(shape[0], self.world_size))
+        return REPLICATE
+
+    def parameter_placement(self, tensor: Any) -> Placement:
+        """Gives where a parameter made from a tensor lives: on every worker, unless the user sharded it."""
+        return REPLICATE
+
+    def place_data(self, array: np.ndarray, spec: Spec) -> Node | None:
+        """Gives a sharded node for large data, or None when it stays local until it meets the workers' tensors."""
+        placement = self.creation_placement(spec.meta.shape, spec.meta.nbytes)
+        if not isinstance(placement, Shard):
+            return None
+        if self.broken is not None:
+            raise self._broken_error()
+        return self.put(array, spec, placement)
+
+    # Flushing -------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Sends every pending call whose value can still be read, as one program; does not wait for it."""
+        if not self.pending:
+            return
+        if self.broken is not None:
+            raise self._broken_error()
+        calls, wanted = graph.prune(self.pending)
+        if not calls:
+            return
+        recorded = Recorded(calls, wanted)
+        program_id, program = self._program(recorded)
+        sequence = next(self._sequence)
+        inputs = tuple(node.slot.id for node in recorded.inputs)  # type: ignore[union-attr]  # inputs are materialized
+        returned = [Returned() for _ in program.returned]
+        for position, value in zip(program.returned, returned):
+            recorded.outputs[position].cached = value
+        outputs = []
+        for node in recorded.outputs:
+            node.slot = Slot(next(self._slots), self._freed, sequence)
+            node.spec = final_spec(node.spec)
+            outputs.append(node.slot.id)
+        self._queue_frees()
+        run = Run(sequence, program_id, inputs, tuple(recorded.numbers), tuple(outputs))
+        sent = self._runs[sequence] = Sent([call.site for call in calls], returned, program, run)
+        if self._poisoned:
+            self._spoil(sent, {})
+        for call in calls:
+            for node in call.outputs:
+                node.call = None
+            call.outputs = call.inputs = ()
+        del recorded, calls
+        for box in self._outbox:
+            box.append(run)
+        self._send()
+
+    def _program(self, recorded: Recorded) -> tuple[int, Program]:
+        known = self._programs.get(recorded.key)
+        if known is not None:
+            self._programs.move_to_end(recorded.key)
+            self.stats.programs_reused += 1
+            return known
+        program = lower(recorded)
+        identity = next(self._program_ids)
+        self._programs[recorded.key] = (identity, program)
+        self.stats.programs_built += 1
+        for box in self._outbox:
+            box.append(Define(identity, program))
+        if len(self._programs) > PROGRAM_LIMIT:
+            _, (oldest, _) = self._programs.popitem(last=False)
+            for box in self._outbox:
+                box.append(Forget((oldest,)))
+        return identity, program
+
+    def _queue_frees(self) -> None:
+        """Adds the slots nobody refers to; a pending call refers to its inputs, so none it needs is among them."""
+        count = len(self._freed)
+        if count:
+            freed = Free(tuple(self._freed[:count]))
+            del self._freed[:count]
+            for slot in freed.slots if self._poisoned else ():
+                self._poisoned.pop(slot, None)
+            for box in self._outbox:
+                box.append(freed)
+
+    def _send(self) -> None:
+        if self.broken is not None:
+            raise self._broken_error()
+        self._queue_frees()
+        batches, self._outbox = self._outbox, [[] for _ in range(self.world_size)]
+        self._outbox_bytes = 0
+        self.stats.control_messages += self.world_size
+        try:
+            self.backend.send(batches)
+            self._take(self.backend.replies())
+            if self.backend.outstanding > self.steps_ahead:
+                started = time.perf_counter()
+                while self.backend.outstanding > self.steps_ahead:
+                    self._take(self.backend.replies(wait=True))
+                self.stats.seconds_waited += time.perf_counter() - started
+        except DistgradError as error:
+            self._break(error)
+            raise
+
+    # Values ---------------------------------------------------------------------------------------------------
+
+    def fetch(self, node: Node) -> np.ndarray:
+        """Gives a node's value, waiting for it; RemoteOpError when it could not be computed."""
+        if self.broken is not None:
+            raise self._broken_error()
+        if node.call is not None:
+            self.flush()
+        slot, cached = node.slot, node.cached
+        assert slot is not None
+        if cached is not None:
+            # A worker whose part failed tells of it in its own answer: a value may be read when all have answered.
+            self._wait(lambda: cached.value is not None and min(self._finished) >= slot.run)
+            return self._checked(slot, cached.value)
+        ranks = range(self.world_size if isinstance(node.spec.placement, Shard) else 1)
+        parts = self._request(slot, ranks, describe=False)
+        self.stats.driver_bytes += sum(p.nbytes for p in parts.values())
+        spec = node.spec
+        if not isinstance(spec.placement, Shard):
+            value = parts[0].reshape(spec.meta.shape)
+            return value if value.flags.writeable else value.copy()
+        blocks = [parts[r].reshape(spec.local_shape(r)) for r in range(self.world_size)]
+        return np.concatenate(blocks, axis=spec.placement.dim)
+
+    def describe(self, node: Node) -> list[Any]:
+        """Gives what each worker says about an opaque value."""
+        if node.call is not None:
+            self.flush()
+        assert node.slot is not None
+        parts = self._request(node.slot, range(self.world_size), describe=True)
+        return [parts[r] for r in range(self.world_size)]
+
+    def _request(self, slot: Slot, ranks: range, *, describe: bool) -> dict[int, Any]:
+        request = next(self._requests)
+        for rank in ranks:
+            self._outbox[rank].append(Fetch(request, slot.id, describe))
+        parts = self._fetched[request] = {}
+        self._send()
+        try:
+            self._wait(lambda: len(parts) == len(ranks) and min(self._finished) >= slot.run)
+        finally:
+            del self._fetched[request]
+        for part in parts.values():
+            self._checked(slot, part)
+        return parts
+
+    def _wait(self, done: Any) -> None:
+        started = time.perf_counter()
+        try:
+            while not done():
+                self._take(self.backend.replies(wait=True))
+        except DistgradError as error:
+            self._break(error)
+            raise
+        finally:
+            self.stats.seconds_waited += time.perf_counter() - started
+
+    def _take(self, replies: list[Reply]) -> None:
+        for reply in replies:
+            self.stats.collectives = max(self.stats.collectives, reply.collectives)
+            self._sent[reply.rank] = reply.sent
+            for failure in reply.failures:
+                self._note(failure)
+            for sequence, values in reply.returned:
+                for holder, value in zip(self._runs[sequence].returned, values):
+                    holder.value = value
+                    if type(value) is not Failure:
+                        self.stats.driver_bytes += value.nbytes
+            for request, value in reply.fetched:
+                parts = self._fetched.get(request)
+                if parts is not None:  # nobody waits any more after an interrupt
+                    parts[reply.rank] = value
+            if reply.last_run is not None:
+                self._finished[reply.rank] = reply.last_run
+        done = min(self._finished)
+        while self._runs and next(iter(self._runs)) <= done:
+            self._runs.popitem(last=False)
+        self.stats.bytes_sent = sum(self._sent)
+
+    def _note(self, failure: Failure) -> None:
+        """Remembers the user's line of a failure, and that what depends on it is lost on every worker.
+
+        The first failure of a call stands for those of other ranks.
+        """
+        key = (failure.sequence, failure.call)
+        sent = self._runs.get(failure.sequence)
+        if key in self._failures or sent is None:
+            return
+        self._failures[key] = where(sent.sites[failure.call])
+        while len(self._failures) > 1_000:
+            self.raised.discard(self._failures.popitem(last=False)[0])
+        self._spoil(sent, {failure.call: failure})
+        for later in self._runs.values():
+            if later.run.sequence > failure.sequence:
+                self._spoil(later, {})
+
+    def _spoil(self, sent: Sent, failed: dict[int, Failure]) -> None:
+        """Marks the outputs of a run that depend on lost inputs or on failed calls."""
+        lost: dict[int, Failure] = {
+            register: self._poisoned[slot] for register, slot in enumerate(sent.run.inputs) if slot in self._poisoned
+        }
+        for instruction in sent.program.instructions:
+            failure = failed.get(instruction.call)
+            if failure is not None and failure.op == instruction.op.name:
+                lost.update(dict.fromkeys(instruction.outs, failure))
+            elif instruction.op.name == "bucket":
+                lost.update({o: lost[i] for i, o in zip(instruction.ins, instruction.outs) if i in lost})
+            else:
+                source = next((lost[i] for i in instruction.ins if i in lost), None)
+                if source is not None:
+                    lost.update(dict.fromkeys(instruction.outs, source))
+        for register, slot in zip(sent.program.outputs, sent.run.outputs):
+            if register in lost:
+                self._poisoned.setdefault(slot, lost[register])
+
+    def _checked(self, slot: Slot, value: Any) -> Any:
+        value = self._poisoned.get(slot.id, value)
+        if type(value) is not Failure:
+            return value
+        place = self._failures.get((value.sequence, value.call), "an unknown line")
+        self.raised.add((value.sequence, value.call))
+        shapes = ", ".join(map(str, value.shapes)) or "none"
+        raise RemoteOpError(
+            f"{value.op} failed on worker {value.rank} of {self.world_size}: {value.error}: {value.message}\n"
+            f"  recorded at {place}\n  shapes of its inputs on that worker: {shapes}\n"
+            f"  values that depend on it are lost; the session goes on\n--- traceback on worker {value.rank} ---\n{value.trace}",
+            op=value.op, worker=value.rank, where=place, cause=value.error, worker_traceback=value.trace,
+        )
+
+    # Looking --------------------------------------------------------------------------------------------------
+
+    def explain(self, node: Node) -> str:
+        """Gives the program that would compute a node now, with placements and bytes moved."""
+        if node.call is None:
+            return f"computed already: {node.spec!r}; nothing to run"
+        needed: dict[int, Call] = {}
+        stack = [node.call]
+        while stack:
+            call = stack.pop()
+            if id(call) not in needed:
+                needed[id(call)] = call
+                stack.extend(v.call for v in call.inputs if type(v) is Node and v.call is not None)
+        calls = [call for call in self.pending if id(call) in needed]
+        wanted = [[out is node for out in call.outputs] for call in calls]
+        return render(lower(Recorded(calls, wanted)), self.world_size)
+
+    # The end --------------------------------------------------------------------------------------------------
+
+    def synchronize(self) -> None:
+        """Waits until the workers have carried out everything sent."""
+        self.flush()
+        self._wait(lambda: self.backend.outstanding == 0)
+
+    def unread_failures(self) -> list[str]:
+        """Gives the lines whose failure no one has been told of."""
+        return [place for key, place in self._failures.items() if key not in self.raised]
+
+    def close(self) -> None:
+        """Ends recording and lets go of the workers."""
+        self.pending.clear()
+        if self.broken is None:
+            self.broken = SessionError("the session has ended")
+        self.backend.close()
+
+    def _break(self, error: DistgradError) -> None:
+        if isinstance(error, InfrastructureError | WireError) and self.broken is None:
+            self.broken = error
+
+    def _broken_error(self) -> DistgradError:
+        assert self.broken is not None
+        if isinstance(self.broken, SessionError):
+            return self.broken
+        return SessionError(
+            f"the session cannot go on: {type(self.broken).__name__}: {self.broken}; call shutdown() and init() again"
+        )
+
+
+def _site() -> tuple[Any, int] | None:
+    frame: Any = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return None if frame is None else (frame.f_code, frame.f_lasti)
+
+
+def where(site: tuple[Any, int] | None) -> str:
+    """Gives "file:line" of a recorded call."""
+    if site is None:
+        return "an unknown line"
+    code, offset = site
+    line = next((number for start, end, number in code.co_lines() if start <= offset < end), code.co_firstlineno)
+    return f"{code.co_filename}:{line}"

@@ -1,0 +1,104 @@
+"""A worker's state and how it carries out messages; the same on a Ray actor and in the local group.
+
+Invariant: a slot holds an array (this rank's own part) or the `Failure` that says why it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.engine import interpreter
+from distgrad.engine.interpreter import Failure, Prepared
+from distgrad.errors import GroupAborted, InfrastructureError, WireError
+from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put, Reply, Run
+
+
+class Worker:
+    """One rank: its slots and its programs."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+        self.slots: dict[int, Any] = {}
+        self.programs: dict[int, Prepared] = {}
+
+    def carry_out(self, messages: Sequence[Message]) -> Generator[Any, Any, Reply]:
+        """Carries out a batch; a generator that yields every exchange, as `interpreter.run` does."""
+        failures: list[Failure] = []
+        returned: list[tuple[int, tuple[Any, ...]]] = []
+        fetched: list[tuple[int, Any]] = []
+        last_run: int | None = None
+        for message in messages:
+            if isinstance(message, Run):
+                prepared = self.programs[message.program]
+                last_run = message.sequence
+                inputs = [self.slots[slot] for slot in message.inputs]
+                outputs = yield from interpreter.run(
+                    prepared, self.rank, message.sequence, inputs, message.numbers, failures
+                )
+                del inputs
+                for slot, value in zip(message.outputs, outputs):
+                    self.slots[slot] = value
+                if self.rank == 0 and prepared.program.returned:
+                    returned.append((message.sequence, tuple(outputs[i] for i in prepared.program.returned)))
+                del outputs
+            elif isinstance(message, Free):
+                for slot in message.slots:
+                    self.slots.pop(slot, None)
+            elif isinstance(message, Put):
+                self.slots[message.slot] = message.array
+            elif isinstance(message, Define):
+                self.programs[message.program] = Prepared(message.body, self.rank, self.world_size)
+            elif isinstance(message, Fetch):
+                value = self.slots[message.slot]
+                fetched.append((message.request, value.describe() if message.describe and type(value) is not Failure
+                                else value))
+            elif isinstance(message, Forget):
+                for program in message.programs:
+                    self.programs.pop(program, None)
+        return Reply(self.rank, tuple(failures), tuple(returned), tuple(fetched), last_run=last_run)
+
+
+def drive(steps: Generator[Any, Any, Reply], rank: int, run: Callable[[Any], Any]) -> Reply:
+    """Runs a batch to its end; `run` carries out one exchange together with the other ranks."""
+    with np.errstate(all="ignore"):
+        answer: Any = None
+        while True:
+            try:
+                item = steps.send(answer)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                answer = run(item)
+            except (InfrastructureError, WireError, GroupAborted):
+                raise
+            except Exception as error:  # its own code, which fails alike on every rank: an index out of range, say
+                answer = interpreter.raised(rank, error)
+
+
+def drive_lockstep(
+    batches: list[Generator[Any, Any, Reply]], run_lockstep: Callable[[list[Any]], list[Any]]
+) -> list[Reply]:
+    """Runs the batches of all ranks together in this process."""
+    answers: list[Any] = [None] * len(batches)
+    with np.errstate(all="ignore"):
+        while True:
+            items: list[Any] = []
+            replies: list[Reply] = []
+            for steps, answer in zip(batches, answers):
+                try:
+                    items.append(steps.send(answer))
+                except StopIteration as stop:
+                    replies.append(stop.value)
+            if replies:
+                if items:
+                    raise WireError("ranks of the local group ran different programs")
+                return replies
+            try:
+                answers = run_lockstep(items)
+            except WireError:
+                raise
+            except Exception as error:  # as in drive
+                answers = [interpreter.raised(rank, error) for rank in range(len(batches))]
