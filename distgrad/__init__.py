@@ -41,3 +41,5 @@ except ImportError as _e:
 class autograd:
     grad = staticmethod(_grad); backward = staticmethod(_backward)
 from distgrad.runtime.session import *
+from distgrad.runtime.session import init, shutdown, is_initialized, shard, replicate, stats, explain, synchronize
+from distgrad.placement import Shard, Replicate, Partial

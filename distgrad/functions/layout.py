@@ -169,12 +169,12 @@ def view(input: Any, *shape: Any) -> Any:
     if len(shape) == 1 and isinstance(shape[0], (dtypes.dtype, type)):
         return ops.reinterpret(input, dtype=dtypes.as_dtype(shape[0]).name)
     sizes = _inferred(sizes_of(shape), input._node.spec.meta.size)
-    if input._view is not None and prod(sizes) == prod(input.shape):
-        if _reshaped_strides(input.shape, stride(input), sizes) is None:
-            raise RuntimeError(
-                "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
-                "contiguous subspaces). Use .reshape(...) instead."
-            )
+    fits = input._view is None or prod(sizes) != prod(input.shape)
+    if not fits and _reshaped_strides(input.shape, stride(input), sizes) is None:
+        raise RuntimeError(
+            "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
+            "contiguous subspaces). Use .reshape(...) instead."
+        )
     return ops.reshape(input, shape=sizes)
 
 

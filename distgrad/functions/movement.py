@@ -12,9 +12,39 @@ from typing import Any
 
 from distgrad import dtypes
 from distgrad.functions.layout import (
-    H, T, broadcast_tensors, broadcast_to, clone, contiguous, expand, expand_as, flatten, is_contiguous, listed, mH, moveaxis,
-    movedim, mT, permute, ravel, repeat, repeat_interleave, reshape, reshape_as, sizes_of, squeeze, stride, swapaxes,
-    swapdims, t, tile, transpose, unflatten, unsqueeze, view, view_as,
+    H,
+    T,
+    broadcast_tensors,
+    broadcast_to,
+    clone,
+    contiguous,
+    expand,
+    expand_as,
+    flatten,
+    is_contiguous,
+    listed,
+    mH,
+    moveaxis,
+    movedim,
+    mT,
+    permute,
+    ravel,
+    repeat,
+    repeat_interleave,
+    reshape,
+    reshape_as,
+    sizes_of,
+    squeeze,
+    stride,
+    swapaxes,
+    swapdims,
+    t,
+    tile,
+    transpose,
+    unflatten,
+    unsqueeze,
+    view,
+    view_as,
 )  # fmt: skip
 from distgrad.meta import normalize_dim, normalize_dims
 from distgrad.op import OPS, is_tensor
@@ -272,12 +302,11 @@ def _split_along(name: str, input: Any, dim: int, least: int, sections: Any) -> 
         raise RuntimeError(
             f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {input.ndim} dimensions!"
         )
-    if not isinstance(sections, Iterable):
-        if sections < 1 or input.shape[dim] % sections:
-            raise RuntimeError(
-                f"torch.{name} attempted to split along dimension {dim}, but the size of the dimension {input.shape[dim]} is "
-                f"not divisible by the split_size {sections}!"
-            )
+    if not isinstance(sections, Iterable) and (sections < 1 or input.shape[dim] % sections):
+        raise RuntimeError(
+            f"torch.{name} attempted to split along dimension {dim}, but the size of the dimension {input.shape[dim]} is "
+            f"not divisible by the split_size {sections}!"
+        )
     return tensor_split(input, sections, dim)
 
 

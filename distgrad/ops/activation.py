@@ -1,7 +1,7 @@
 """Activation ops, softmax and log_softmax along an axis, logsumexp: one kernel each, rules that save one array.
 
 Invariant: an elementwise rule saves the input or the output, never both, and prefers the output where the slope follows
-follows from it (the next layer keeps that array anyway). Each `*_backward` op is the slope times the cotangent, linear in the cotangent.
+from it (the next layer keeps that array anyway). Each `*_backward` op is the slope times the cotangent.
 Definitions: the PyTorch pages of torch.nn.functional.
 """
 

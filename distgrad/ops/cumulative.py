@@ -97,13 +97,14 @@ cumprod = along("cumprod", _accumulate(np.multiply), _cumprod_vjp, result="sum")
 
 
 def _logcumsumexp_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
-    """The sum over k >= i of g[k] exp(x[i] - y[k]), with exponents that are never positive."""
+    """The sum over k >= i of g[k] exp(x[i] - y[k]), with exponents that are never positive; 0 where y is -inf."""
     if x.shape[axis] == 0:
         return g
     held = movement.slice(y, 0, axis=axis, size=1, step=1)
     previous = movement.concat(held, movement.slice(y, 0, axis=axis, size=y.shape[axis] - 1, step=1), axis=axis)
     finite = ne(y, float("-inf"))
-    return reverse_scan(exp(keep(finite, previous - y)), g, axis) * exp(keep(finite, x - y))
+    scan = reverse_scan(exp(keep(finite, previous - y)), g, axis)
+    return keep(finite, scan * exp(keep(finite, x - y)))
 
 
 logcumsumexp = along("logcumsumexp", _accumulate(np.logaddexp), _logcumsumexp_vjp, result="float")
@@ -115,7 +116,7 @@ def _running(name: str, function: np.ufunc) -> Op:
     def kernel(x: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
         values = function.accumulate(x, axis=axis)
         places = np.arange(x.shape[axis]).reshape(-1, *(1,) * (x.ndim - axis - 1))
-        found = (x == values) | (x != x)
+        found = (x == values) | np.isnan(x)
         return values, np.maximum.accumulate(np.where(found, places, 0), axis=axis)
 
     def vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], axis: int) -> Any:

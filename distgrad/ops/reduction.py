@@ -169,7 +169,7 @@ prod = reduction("prod", _prod, _prod_vjp, partial="prod", result="sum")
 
 def _extreme(function: np.ufunc, reduce: str) -> Callable[..., np.ndarray]:
     def kernel(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
-        if any(x.shape[a] == 0 for a in axis):
+        if reduced_count(x.shape, axis) == 0:
             return np.full(reduced_shape(x.shape, axis, keepdims), identity_of(reduce, x.dtype), x.dtype)
         if axis == (x.ndim - 1,) and x.shape[-1] <= 64 < x.size // x.shape[-1]:
             # numpy reduces short rows one at a time; columns go through vector instructions
@@ -277,7 +277,7 @@ def _middle_number_place(x: np.ndarray, axis: int) -> np.ndarray:
     x = _comparable(x)
     if x.dtype.kind != "f":
         return _middle_place(x, axis)
-    middle = np.maximum((np.count_nonzero(x == x, axis=axis, keepdims=True) - 1) // 2, 0)
+    middle = np.maximum((np.count_nonzero(~np.isnan(x), axis=axis, keepdims=True) - 1) // 2, 0)
     return np.take_along_axis(np.argsort(x, axis, kind="stable"), middle, axis).squeeze(axis)
 
 

@@ -86,7 +86,8 @@ class Adam(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
         if not state:
             state.update(step=0.0, exp_avg=dg.zeros_like(parameter), exp_avg_sq=dg.zeros_like(parameter))
             if group["amsgrad"]:
@@ -173,7 +174,8 @@ class Adamax(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
         if not state:
             state.update(step=0.0, exp_avg=dg.zeros_like(parameter), exp_inf=dg.zeros_like(parameter))
         state["step"] += 1
@@ -226,7 +228,8 @@ class NAdam(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
         if not state:
             zeros = {"exp_avg": dg.zeros_like(parameter), "exp_avg_sq": dg.zeros_like(parameter)}
             state.update(step=0.0, mu_product=1.0, **zeros)
@@ -278,7 +281,8 @@ class RAdam(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
         if not state:
             state.update(step=0.0, exp_avg=dg.zeros_like(parameter), exp_avg_sq=dg.zeros_like(parameter))
         state["step"] += 1

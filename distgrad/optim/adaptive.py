@@ -51,7 +51,8 @@ class RMSprop(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
         if not state:
             state.update(step=0.0, square_avg=dg.zeros_like(parameter))
             if group["momentum"] > 0:
@@ -118,7 +119,8 @@ class Adagrad(GradientOptimizer):
                 total = dg.full_like(parameter, initial_accumulator_value)
                 self.state[parameter] = {"step": 0.0, "sum": total}
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
         if not state:  # a parameter of a group added later
             state.update(step=0.0, sum=dg.full_like(parameter, group["initial_accumulator_value"]))
         state["step"] += 1
@@ -164,7 +166,8 @@ class Adadelta(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
         if not state:
             state.update(step=0.0, square_avg=dg.zeros_like(parameter), acc_delta=dg.zeros_like(parameter))
         state["step"] += 1
@@ -209,7 +212,8 @@ class Rprop(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
         if not state:
             state.update(step=0.0, prev=dg.zeros_like(parameter), step_size=dg.full_like(parameter, group["lr"]))
         state["step"] += 1

@@ -52,11 +52,12 @@ class SGD(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         if group["weight_decay"] != 0:
             gradient = gradient.add(parameter, alpha=group["weight_decay"])
         momentum = group["momentum"]
         if momentum != 0:
+            state = self.state[parameter]
             velocity = state.get("momentum_buffer")
             if velocity is None:
                 # A copy: the gradient itself may be zeroed in place later.
@@ -103,7 +104,8 @@ class ASGD(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
         if not state:
             state.update(step=0.0, eta=group["lr"], mu=1.0, ax=dg.zeros_like(parameter))
         state["step"] += 1

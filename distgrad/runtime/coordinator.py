@@ -12,7 +12,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +26,7 @@ from distgrad.op import OPS
 from distgrad.ops.collective import block_of
 from distgrad.placement import REPLICATE, Placement, Shard, Spec, balanced
 from distgrad.program import Program, render
+from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put, Reply, Run
 
 PENDING_LIMIT = 5_000  # recorded calls before a flush happens by itself
@@ -184,7 +185,9 @@ class Coordinator:
             self.stats.driver_bytes += part.nbytes
             self._outbox_bytes += part.nbytes
         if self._outbox_bytes >= PUT_BYTES:
-            self._send()
+            with uninterrupted():
+                self._send()
+            self._hold_back()
         return node
 
     # Where new tensors go -------------------------------------------------------------------------------------
@@ -219,6 +222,11 @@ class Coordinator:
             return
         if self.broken is not None:
             raise self._broken_error()
+        with uninterrupted():
+            self._launch()
+        self._hold_back()
+
+    def _launch(self) -> None:
         calls, wanted = graph.prune(self.pending)
         if not calls:
             return
@@ -247,6 +255,16 @@ class Coordinator:
         for box in self._outbox:
             box.append(run)
         self._send()
+
+    def _hold_back(self) -> None:
+        """Waits while the workers are too many batches behind, and takes the answers that have come."""
+        try:
+            self._take(self.backend.replies())
+            if self.backend.outstanding > self.steps_ahead:
+                self._wait(lambda: self.backend.outstanding <= self.steps_ahead)
+        except DistgradError as error:
+            self._break(error)
+            raise
 
     def _program(self, recorded: Recorded) -> tuple[int, Program]:
         known = self._programs.get(recorded.key)
@@ -283,15 +301,9 @@ class Coordinator:
         self._queue_frees()
         batches, self._outbox = self._outbox, [[] for _ in range(self.world_size)]
         self._outbox_bytes = 0
-        self.stats.control_messages += self.world_size
+        self.stats.control_messages += sum(1 for batch in batches if batch)
         try:
             self.backend.send(batches)
-            self._take(self.backend.replies())
-            if self.backend.outstanding > self.steps_ahead:
-                started = time.perf_counter()
-                while self.backend.outstanding > self.steps_ahead:
-                    self._take(self.backend.replies(wait=True))
-                self.stats.seconds_waited += time.perf_counter() - started
         except DistgradError as error:
             self._break(error)
             raise
@@ -333,7 +345,8 @@ class Coordinator:
         for rank in ranks:
             self._outbox[rank].append(Fetch(request, slot.id, describe))
         parts = self._fetched[request] = {}
-        self._send()
+        with uninterrupted():
+            self._send()
         try:
             self._wait(lambda: len(parts) == len(ranks) and min(self._finished) >= slot.run)
         finally:
@@ -448,6 +461,20 @@ class Coordinator:
         """Waits until the workers have carried out everything sent."""
         self.flush()
         self._wait(lambda: self.backend.outstanding == 0)
+
+    def settle(self) -> None:
+        """Takes the answers that are there, without waiting for more than a moment, so that failures are known."""
+        if self.broken is None:
+            try:
+                deadline = time.monotonic() + 0.5
+                while self.backend.outstanding and time.monotonic() < deadline:
+                    self._take(self.backend.replies(wait=True))
+            except DistgradError as error:
+                self._break(error)
+
+    def snapshot(self) -> Stats:
+        """Gives a copy of the counters."""
+        return replace(self.stats)
 
     def unread_failures(self) -> list[str]:
         """Gives the lines whose failure no one has been told of."""

@@ -1,41 +1,217 @@
-"""Starting and ending a session: `init`, `shutdown`."""
+"""Starting and ending a session: `init`, `shutdown`, and what users ask of a running one.
+
+Invariant: at most one session runs; what init started, shutdown ends, also at interpreter exit.
+"""
+
 from __future__ import annotations
-__all__ = ["init", "shutdown", "is_initialized", "shard", "replicate", "stats", "explain"]
+
+import atexit
+import logging
+import os
+import secrets
+from typing import Any
+
 from distgrad import graph
-from distgrad.runtime.coordinator import Coordinator
 from distgrad.errors import SessionError
+from distgrad.placement import Replicate, Shard
+from distgrad.runtime.coordinator import Coordinator, Stats
 
-_current = [None]
+DEFAULT_SHARD_THRESHOLD = 1 << 20
+DEFAULT_TIMEOUT = 60.0
+_log = logging.getLogger("distgrad")
+_running: list[Session] = []
 
-def init(address=None, *, num_workers=None, local_mode=False, shard_threshold=1 << 20):
-    if _current[0] is not None:
-        raise SessionError("init: a session is running already")
-    from distgrad.runtime.local import LocalGroup
-    c = Coordinator(LocalGroup(num_workers or 2), shard_threshold=shard_threshold)
-    _current[0] = c
-    graph.set_session(c)
-    return c
 
-def shutdown():
-    c = _current[0]
-    if c is not None:
-        _current[0] = None
-        graph.set_session(None)
-        c.close()
+class Session:
+    """A running session: its workers and how to end it. A context manager that shuts down on exit."""
 
-def is_initialized():
-    return _current[0] is not None
+    def __init__(self, coordinator: Coordinator, *, local: bool) -> None:
+        self._coordinator = coordinator
+        self._local = local
+        backend = coordinator.backend
+        self.num_workers = backend.world_size
+        self.nodes, self.transport, self.threads = backend.nodes, backend.transport, backend.threads
 
-def shard(x, dim=0):
-    from distgrad.placement import Shard
-    return x.redistribute(Shard(dim))
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process ids by rank; this process's for a local group."""
+        return list(getattr(self._coordinator.backend, "pids", [os.getpid()] * self.num_workers))
 
-def replicate(x):
-    from distgrad.placement import Replicate
-    return x.redistribute(Replicate())
+    @property
+    def running(self) -> bool:
+        """Whether this session is the current one."""
+        return bool(_running) and _running[0] is self
 
-def stats():
-    return _current[0].stats
+    def shutdown(self) -> None:
+        """Ends this session; again does nothing."""
+        if self.running:
+            shutdown()
 
-def explain(t):
-    return _current[0].explain(t._now())
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        state = "" if self.running else ", ended"
+        where = "this process" if self._local else f"{self.nodes} node{'s' if self.nodes != 1 else ''}"
+        threads = "" if self._local else f", {self.threads} thread{'s' if self.threads != 1 else ''} each"
+        return (
+            f"<distgrad session: {self.num_workers} worker{'s' if self.num_workers != 1 else ''} on {where}{threads}, "
+            f"{self.transport}{state}>"
+        )
+
+
+def _number(name: str, given: Any, variable: str, default: float) -> float:
+    if given is None:
+        text = os.environ.get(variable)
+        if text is None:
+            return default
+        try:
+            given = float(text)
+        except ValueError:
+            raise ValueError(f"init: {variable} must be a number, got {text!r}") from None
+    if isinstance(given, bool) or not isinstance(given, int | float) or given < 0:
+        raise ValueError(f"init: {name} must be a number, zero or more, got {given!r}")
+    return given
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_workers: int | None = None,
+    local_mode: bool = False,
+    shard_threshold: int | None = None,
+    timeout: float | None = None,
+    force_network: bool | None = None,
+) -> Session:
+    """Starts the session: from now on large data is sharded over workers and parameters live on each of them.
+
+    Args:
+        address: as Ray users know it. None attaches to an initialised Ray, else to RAY_ADDRESS, else starts a local Ray;
+            "auto", "local", "host:port" and "ray://host:port" say which.
+        num_workers: one actor of one CPU each; by default one per CPU of the cluster (2 in local mode).
+        local_mode: the workers are simulated in this process, in lockstep, without Ray.
+        shard_threshold: bytes from which data is sharded by itself (default 1 MiB; 0 shards everything that has a first
+            dim). Environment: DISTGRAD_SHARD_THRESHOLD.
+        timeout: seconds that a worker may be silent, or keep others waiting at an exchange (default 60). Environment:
+            DISTGRAD_TIMEOUT.
+        force_network: exchange over sockets also on one node. Environment: DISTGRAD_FORCE_NETWORK=1.
+
+    Raises:
+        SessionError: a session is running already.
+        ClusterError: the cluster cannot be reached or does not give the workers.
+        ValueError, TypeError: an argument is of no use.
+
+    Returns the session, a context manager that shuts down on exit.
+    """
+    if _running:
+        raise SessionError(f"init: {_running[0]!r} is running; call shutdown() before another init()")
+    if address is not None and not isinstance(address, str):
+        raise TypeError(f"init: address must be a string or None, got {type(address).__name__}")
+    if num_workers is not None and (isinstance(num_workers, bool) or not isinstance(num_workers, int)):
+        raise TypeError(f"init: num_workers must be an int, got {type(num_workers).__name__}")
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"init: num_workers must be 1 or more, got {num_workers}")
+    if local_mode and address is not None:
+        raise ValueError(f"init: local_mode=True uses no cluster, so address={address!r} cannot be given with it")
+    threshold = int(_number("shard_threshold", shard_threshold, "DISTGRAD_SHARD_THRESHOLD", DEFAULT_SHARD_THRESHOLD))
+    seconds = _number("timeout", timeout, "DISTGRAD_TIMEOUT", DEFAULT_TIMEOUT)
+    if seconds <= 0:
+        raise ValueError(f"init: timeout must be more than 0 seconds, got {seconds:g}")
+    if force_network is None:
+        force_network = os.environ.get("DISTGRAD_FORCE_NETWORK", "0") not in ("", "0")
+    backend: Any
+    if local_mode:
+        from distgrad.runtime.local import LocalGroup
+
+        backend = LocalGroup(num_workers or 2)
+    else:
+        from distgrad.runtime.ray_cluster import RayGroup
+
+        name = f"distgrad-{os.getpid()}-{secrets.token_hex(4)}"
+        backend = RayGroup(address, num_workers, timeout=seconds, force_network=force_network, session=name)
+    coordinator = Coordinator(backend, shard_threshold=threshold)
+    session = Session(coordinator, local=local_mode)
+    _running[:] = [session]
+    graph.set_session(coordinator)
+    return session
+
+
+def shutdown() -> None:
+    """Ends the session: its workers, and the local Ray if init started it. Without a session it does nothing."""
+    if not _running:
+        return
+    session = _running.pop()
+    coordinator = session._coordinator
+    graph.set_session(None)
+    try:
+        coordinator.settle()
+        unread = coordinator.unread_failures()
+        if unread:
+            _log.warning("operations that failed and whose results were never read, recorded at: %s", ", ".join(unread))
+    finally:
+        coordinator.close()
+
+
+atexit.register(shutdown)
+
+
+def is_initialized() -> bool:
+    """Says whether a session is running."""
+    return bool(_running)
+
+
+def _current(what: str) -> Coordinator:
+    if not _running:
+        raise SessionError(f"{what}: no session is running; call init() first")
+    return _running[0]._coordinator
+
+
+def shard(x: Any, dim: int = 0) -> Any:
+    """Gives a tensor whose rows along `dim` are spread over the workers; gradients flow back to `x`.
+
+    `x`: a Tensor, or anything `tensor` takes. Without a session it is `x` itself. IndexError when `dim` does not fit.
+    """
+    return _placed(x, Shard(dim))
+
+
+def replicate(x: Any) -> Any:
+    """Gives a tensor that every worker holds whole; gradients flow back to `x`. Without a session it is `x` itself."""
+    return _placed(x, Replicate())
+
+
+def _placed(x: Any, placement: Any) -> Any:
+    from distgrad.functions.data import as_tensor, node_of
+    from distgrad.op import is_tensor
+    from distgrad.tensor import Tensor
+
+    if not is_tensor(x):
+        import numpy as np
+
+        x = Tensor._from_node(node_of(x, data=False)) if isinstance(x, np.ndarray) else as_tensor(x)
+    if isinstance(placement, Shard) and not -x.ndim <= placement.dim < x.ndim:
+        raise IndexError(f"shard: dim {placement.dim} does not fit a tensor of shape {tuple(x.shape)}")
+    out = x.redistribute(placement)
+    if out is not x and out.requires_grad:
+        out.retain_grad()
+    return out
+
+
+def stats() -> Stats:
+    """Gives a copy of the counters since init; SessionError without a session."""
+    return _current("stats").snapshot()
+
+
+def explain(t: Any) -> str:
+    """Gives the program that would compute a tensor, one instruction a line, with placements and bytes moved."""
+    node = t._now()
+    if node.data is not None:
+        return f"local: {node.spec!r}; computed in this process when its operation was called"
+    return _current("explain").explain(node)
+
+
+def synchronize() -> None:
+    """Sends what is pending and waits until the workers have done everything; SessionError without a session."""
+    _current("synchronize").synchronize()

@@ -143,7 +143,8 @@ class Group:
     def close(self) -> None:
         """Gives back all memory, sockets and descriptors; waiting peers learn it. May be called more than once.
 
-        Not while a collective of this rank is running in another thread: abort it first.
+        Not while a collective of this rank is running in another thread: abort it first. And not before every rank has
+        finished its last collective, because peers read this rank's memory in place.
         """
         with self._close_lock:
             if self._closed:
