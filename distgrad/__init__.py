@@ -41,5 +41,6 @@ except ImportError as _e:
 class autograd:
     grad = staticmethod(_grad); backward = staticmethod(_backward)
 from distgrad.runtime.session import *
+from distgrad.runtime.map_shards import map_shards
 from distgrad.runtime.session import init, shutdown, is_initialized, shard, replicate, stats, explain, synchronize
 from distgrad.placement import Shard, Replicate, Partial

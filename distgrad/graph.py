@@ -6,9 +6,10 @@ run) or materialized (a slot on the workers). Only values that someone still ref
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -109,6 +110,20 @@ def set_session(value: Session | None) -> None:
     _session[0] = value
     for op in OPS.values():
         op.plans.clear()
+
+
+@contextlib.contextmanager
+def local_only() -> Iterator[None]:
+    """Runs everything in this process while entered: what a worker does inside a user's function."""
+    before = _session[0]
+    if before is None:
+        yield
+        return
+    set_session(None)
+    try:
+        yield
+    finally:
+        set_session(before)
 
 
 def flush_hint() -> None:

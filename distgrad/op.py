@@ -112,7 +112,7 @@ class Op:
         return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (OPS.__getitem__, (self.name,))
+        return (op_named, (self.name,))
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
@@ -133,6 +133,16 @@ class Op:
                 outs.update(rule.outs)
             found = self.needs[mask] = (tuple(sorted(ins)), tuple(sorted(outs)))
         return found
+
+
+def op_named(name: str) -> Op:
+    """Gives the op of that name, which is how ops pickle; LookupError when this process does not know it."""
+    import distgrad.ops
+
+    distgrad.ops.load()
+    if name not in OPS:
+        raise LookupError(f"op {name!r} is not known in this process; do driver and workers run the same distgrad?")
+    return OPS[name]
 
 
 class Rule:

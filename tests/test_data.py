@@ -27,9 +27,7 @@ def plain(value):
 
 
 def tensors(library, rows=10):
-    return library.data.TensorDataset(
-        library.lib.arange(float(rows)).reshape(rows, 1) * 10, library.lib.arange(rows)
-    )
+    return library.data.TensorDataset(library.lib.arange(float(rows)).reshape(rows, 1) * 10, library.lib.arange(rows))
 
 
 Library = collections.namedtuple("Library", "lib data")

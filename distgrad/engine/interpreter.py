@@ -10,6 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class _Step:
     def __init__(self, instruction: Instruction, rank: int, world_size: int) -> None:
         op = instruction.op
         self.instruction = instruction
-        self.generator = instruction.through is not None or op.collective
+        self.generator = instruction.exchanges and world_size > 1
         self.function = instruction.through or op.kernel
         self.attrs = instruction.attrs
         if op.localize is not None and instruction.through is None:
@@ -62,6 +63,20 @@ class _Step:
         self.bucket = op.name == "bucket"
         self.single = len(instruction.outs) == 1 and not self.bucket
         self.context = Context(rank, world_size, instruction.in_specs, instruction.out_specs)
+        if (instruction.through is not None or op.collective) and not self.generator:
+            self.function = partial(_alone, self.function, self.context)
+
+
+def _alone(kernel: Any, context: Context, *values: Any, **attrs: Any) -> Any:
+    """Runs a kernel that could exchange rows where nothing has to move: it only cuts or pads this rank's own."""
+    steps = kernel(context, *values, **attrs)
+    answer: Any = None
+    while True:
+        try:
+            steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        answer = [None] * context.world_size
 
 
 class Prepared:

@@ -51,7 +51,7 @@ def _count(target: Tensor, weights: Tensor | None, ignore_index: int) -> Tensor:
 
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
              ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean") -> Tensor:
-    """Returns -input[target] along the class dim, for log-probabilities (C,) or (N, C, d1, ...), int64 targets (N, d1, ...).
+    """Returns -input[target] for log-probabilities (C,) or (N, C, d1, ...) and int64 targets (N, d1, ...).
 
     `weight` (C,) weighs the classes; targets equal to `ignore_index` count for nothing. ValueError and RuntimeError for
     shapes that do not fit, IndexError for a class that does not exist. PyTorch: F.nll_loss.
@@ -75,8 +75,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     """Returns the cross entropy of logits (C,) or (N, C, d1, ...) with class indices (N, d1, ...) or probabilities
     (the input's shape).
 
-    `weight` (C,) weighs the classes; targets equal to `ignore_index` count for nothing; `label_smoothing` in [0, 1] mixes
-    the targets with the uniform distribution. Errors as in `nll_loss`. PyTorch: F.cross_entropy.
+    `weight` (C,) weighs the classes; targets equal to `ignore_index` count for nothing; `label_smoothing` in [0, 1]
+    mixes the targets with the uniform distribution. Errors as in `nll_loss`. PyTorch: F.cross_entropy.
 
     >>> import distgrad as dg
     >>> dg.nn.functional.cross_entropy(dg.zeros(2, 4), dg.tensor([0, 3]))
@@ -120,7 +120,9 @@ def _soft_cross_entropy(log_probabilities: Tensor, target: Tensor, weight: Tenso
             f"cross_entropy: Expected floating point type for target with class probabilities, got {target.dtype!r}"
         )
     if ignore_index >= 0:
-        raise RuntimeError(f"cross_entropy: ignore_index is not supported for floating point target, got {ignore_index}")
+        raise RuntimeError(
+            f"cross_entropy: ignore_index is not supported for floating point target, got {ignore_index}"
+        )
     shape = log_probabilities.shape
     axis = 0 if len(shape) == 1 else 1
     if weight is not None and tuple(weight.shape) != (shape[axis],):

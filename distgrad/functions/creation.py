@@ -147,7 +147,7 @@ def empty_strided(size: Any, stride: Any, *, dtype: Any = None, **options: Any) 
     are only checked to be as many as the dims (RuntimeError). PyTorch: torch.empty_strided."""
     shape = as_size("empty_strided", (size,))
     if len(tuple(stride)) != len(shape):
-        raise RuntimeError(f"empty_strided: dimensionality of sizes {shape} must match dimensionality of strides {stride}")
+        raise RuntimeError(f"empty_strided: dimensionality of sizes {shape} must match that of strides {stride}")
     return _filled("empty_strided", shape, 0, dtypes.default() if dtype is None else dtype, options)
 
 

@@ -56,12 +56,15 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
 
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Returns the input (N, C, L) or (C, L) with whole channels dropped; RuntimeError for others. PyTorch: F.dropout1d."""
+    """Returns the input (N, C, L) or (C, L) with whole channels dropped; RuntimeError for others.
+
+    PyTorch: F.dropout1d.
+    """
     _check(p)
     if input.ndim not in (2, 3):
         raise RuntimeError(
-            f"dropout1d: Expected 2D or 3D input, but received a {input.ndim}D input. Note that dropout1d exists to provide "
-            "channel-wise dropout on inputs with 1 spatial dimension, a channel dimension, and an optional batch "
+            f"dropout1d: Expected 2D or 3D input, but received a {input.ndim}D input. Note that dropout1d exists to "
+            "provide channel-wise dropout on inputs with 1 spatial dimension, a channel dimension, and an optional batch "
             "dimension (i.e. 2D or 3D inputs)."
         )
     shape = (input.shape[0], 1) if input.ndim == 2 else _feature_shape(input)
@@ -76,14 +79,14 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     _check(p)
     if input.ndim not in (3, 4):
         warnings.warn(
-            f"dropout2d: Received a {input.ndim}-D input to dropout2d, which is deprecated and will result in an error in "
-            "a future release. To retain the behavior and silence this warning, please use dropout instead.",
+            f"dropout2d: Received a {input.ndim}-D input to dropout2d, which is deprecated and will result in an error "
+            "in a future release. To retain the behavior and silence this warning, please use dropout instead.",
             stacklevel=2,
         )
     elif input.ndim == 3:
         warnings.warn(
-            "dropout2d: Received a 3D input to dropout2d and assuming that channel-wise 1D dropout behavior is desired - "
-            "input is interpreted as shape (N, C, L), where C is the channel dim. Please use dropout1d for this.",
+            "dropout2d: Received a 3D input to dropout2d and assuming that channel-wise 1D dropout behavior is desired "
+            "- input is interpreted as shape (N, C, L), where C is the channel dim. Please use dropout1d for this.",
             stacklevel=2,
         )
     return _dropped(input, p, training, inplace, _feature_shape(input))
@@ -94,8 +97,8 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     _check(p)
     if input.ndim not in (4, 5):
         warnings.warn(
-            f"dropout3d: Received a {input.ndim}-D input to dropout3d, which is deprecated and will result in an error in "
-            "a future release. To retain the behavior and silence this warning, please use dropout instead.",
+            f"dropout3d: Received a {input.ndim}-D input to dropout3d, which is deprecated and will result in an error "
+            "in a future release. To retain the behavior and silence this warning, please use dropout instead.",
             stacklevel=2,
         )
     shape = (input.shape[0], 1, 1, 1) if input.ndim == 4 else _feature_shape(input)
@@ -116,7 +119,10 @@ def _alpha_dropped(input: Tensor, p: float, training: bool, inplace: bool, mask_
 
 
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """Returns the input with elements dropped so that mean 0 and variance 1 are kept (for SELU). PyTorch: F.alpha_dropout."""
+    """Returns the input with elements dropped so that mean 0 and variance 1 are kept (for SELU).
+
+    PyTorch: F.alpha_dropout.
+    """
     return _alpha_dropped(input, p, training, inplace, tuple(input.shape))
 
 
@@ -146,7 +152,9 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
 def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
     """Returns samples from the Gumbel-softmax distribution of unnormalized log-probabilities, at temperature `tau`.
 
-    `hard` gives one-hot samples whose gradient is that of the soft ones; `eps` has no effect. PyTorch: F.gumbel_softmax.
+    `hard` gives one-hot samples whose gradient is that of the soft ones; `eps` has no effect.
+
+    PyTorch: F.gumbel_softmax.
     """
     race = ops.exponential(1.0, *next_draw(None), shape=tuple(logits.shape), dtype=logits.dtype.name)
     soft = softmax((logits - log(race)) / tau, dim)

@@ -161,7 +161,7 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
 
 def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-06,
                       reduction: str = "mean") -> Tensor:
-    """Returns the negative log likelihood of `target` under normal distributions with means `input` and variances `var`.
+    """Returns the negative log likelihood of `target` under normal distributions of means `input`, variances `var`.
 
     `var` has the input's shape, or 1 in one dim, or lacks the last dim, or is a number; it is kept above `eps`.
     ValueError for a negative variance or a shape that does not fit. PyTorch: F.gaussian_nll_loss.
@@ -220,8 +220,8 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
 def _check_triplet(name: str, anchor: Tensor, positive: Tensor, negative: Tensor) -> None:
     if not anchor.ndim == positive.ndim == negative.ndim:
         raise RuntimeError(
-            f"{name}: The anchor, positive, and negative tensors are expected to have the same number of dimensions, but "
-            f"got: anchor {anchor.ndim}D, positive {positive.ndim}D, and negative {negative.ndim}D inputs"
+            f"{name}: The anchor, positive, and negative tensors are expected to have the same number of dimensions, "
+            f"but got: anchor {anchor.ndim}D, positive {positive.ndim}D, and negative {negative.ndim}D inputs"
         )
 
 

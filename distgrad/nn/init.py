@@ -9,6 +9,8 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
+
 import distgrad as dg
 from distgrad.tensor import Tensor
 
@@ -162,20 +164,22 @@ def kaiming_normal_(
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
-    """Fills with ``gain`` times a (semi-)orthogonal matrix ``(rows, all other dimensions)``. Source: Saxe 2013."""
+    """Fills with ``gain`` times a (semi-)orthogonal matrix ``(rows, all other dimensions)``. Source: Saxe 2013.
+
+    The decomposition is computed on the driver, so on a cluster the drawn values are fetched once.
+    """
     if tensor.dim() < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     if tensor.numel() == 0:
         return tensor
     rows, columns = tensor.shape[0], tensor.numel() // tensor.shape[0]
     with dg.no_grad():
-        drawn = dg.empty((rows, columns), dtype=tensor.dtype).normal_(0, 1, generator=generator)
-        tall = drawn.t() if rows < columns else drawn
-        q, r = dg.linalg.qr(tall)
+        drawn = dg.empty((rows, columns), dtype=dg.float64).normal_(0, 1, generator=generator).numpy()
+        q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
         # A unique decomposition (positive diagonal of r) makes q uniform over orthogonal matrices.
-        q = q * dg.diag(r, 0).sign()
-        q = q.t() if rows < columns else q
-        return tensor.copy_(q.reshape(tensor.shape)).mul_(gain)
+        q = q * np.sign(np.diagonal(r))
+        q = q.T if rows < columns else q
+        return tensor.copy_(dg.from_numpy(gain * q.reshape(tensor.shape)))
 
 
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Tensors a module owns: ``Parameter`` (trained) and ``Buffer`` (state that is not trained).
 
-Invariant: both are leaves. They share the data they were made from and never its history.
+Invariant: both are leaves. They have the values of the tensor they were made from and never its history.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ def _rebuild_buffer(data: Tensor, persistent: bool) -> "Buffer":
 class Parameter(Tensor):
     """A tensor that a module registers as trainable when it is assigned to an attribute.
 
-    ``data`` is the tensor to share (an empty one when it is None); ``requires_grad`` needs a floating point or complex
+    ``data`` is a tensor with the values (an empty one when it is None); ``requires_grad`` needs a floating point or complex
     dtype. Source: torch.nn.Parameter.
 
     >>> import distgrad as dg
@@ -34,7 +34,10 @@ class Parameter(Tensor):
     def __new__(cls, data: Any = None, requires_grad: bool = True) -> "Parameter":
         if data is None:
             data = dg.empty(0)
-        return Tensor._make_subclass(cls, data.detach(), requires_grad)
+        data = data.detach()
+        if requires_grad and not (data.is_floating_point() or data.is_complex()):
+            raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
+        return Tensor._make_subclass(cls, data, requires_grad)
 
     def __init__(self, data: Any = None, requires_grad: bool = True) -> None:
         """Does nothing: ``__new__`` has made the tensor, which must not be initialised a second time."""

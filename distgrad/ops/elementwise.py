@@ -22,6 +22,7 @@ from distgrad.op import MetaResult, Op
 
 _WORDS: dict[int, type[np.signedinteger[Any]]] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 _KINDS = ("bool", "integer", "floating-point", "complex")
+_BLOCK = 32768
 _SMALL = 4096  # below this many elements np.where costs less than three bit operations
 
 
@@ -50,6 +51,26 @@ def widened(kernel: Callable[..., Any]) -> Callable[..., Any]:
         if kind.itemsize != 2 or kind.kind in "iu":
             return kernel(*arrays, **attrs)
         return kernel(*(a.astype(np.float32) for a in arrays), **attrs).astype(kind)
+
+    return run
+
+
+def blocked(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a kernel of several numpy passes go over large arrays block by block, so that its temporaries stay in cache."""
+
+    @wraps(kernel)
+    def run(*arrays: Any) -> Any:
+        first = arrays[0]
+        if first.size <= 2 * _BLOCK or any(
+            a.ndim and (a.shape != first.shape or not a.flags.c_contiguous) for a in arrays
+        ):
+            return kernel(*arrays)
+        out = np.empty(first.shape, first.dtype)
+        flat, target = [a.reshape(-1) if a.ndim else a for a in arrays], out.reshape(-1)
+        for start in range(0, first.size, _BLOCK):
+            stop = start + _BLOCK
+            target[start:stop] = kernel(*(a[start:stop] if a.ndim else a for a in flat))
+        return out
 
     return run
 
@@ -255,6 +276,7 @@ hypot = binary("hypot", np.hypot, (lambda g, y, a: g * (a / y), lambda g, y, b: 
 # Exponentials and logarithms --------------------------------------------------------------------------------
 
 
+@blocked
 @widened
 def _sigmoid(x: Any) -> Any:
     if not x.ndim:
@@ -407,6 +429,20 @@ def _clamp(x: Any, low: Any, high: Any) -> Any:
     return np.clip(x, low, high)
 
 
+def clamp_min_array(x: Any, low: Any) -> Any:
+    """Gives the larger of x and a bound."""
+    # np.clip has vector code where np.maximum has none: up to three times quicker on large arrays, slower to start.
+    if x.size > _BLOCK and x.dtype.kind == "f" and low.ndim == 0:
+        return np.clip(x, low, x.dtype.type(np.inf))
+    return np.maximum(x, low)
+
+
+def _clamp_max_array(x: Any, high: Any) -> Any:
+    if x.size > _BLOCK and x.dtype.kind == "f" and high.ndim == 0:
+        return np.clip(x, x.dtype.type(-np.inf), high)
+    return np.minimum(x, high)
+
+
 def _lerp(a: Any, b: Any, w: Any) -> Any:
     # The nearer end is the one to start from, so that w = 0 and w = 1 give the ends exactly.
     if w.ndim == 0:
@@ -442,9 +478,9 @@ clamp = elementwise("clamp", _clamp, "x low high", check=takes("clamp", 1, 2), v
     lambda g, x, low, high: keep(within(x, low, high), g),
     lambda g, x, low, high: keep(logical_and(lt(low, high), lt(x, low)), g),
     lambda g, x, low, high: keep(logical_or(gt(x, high), lt(high, low)), g)))
-clamp_min = elementwise("clamp_min", np.maximum, "x low", check=takes("clamp_min", 1, 2), vjps=(
+clamp_min = elementwise("clamp_min", clamp_min_array, "x low", check=takes("clamp_min", 1, 2), vjps=(
     lambda g, x, low: keep(ge(x, low), g), lambda g, x, low: keep(lt(x, low), g)))
-clamp_max = elementwise("clamp_max", np.minimum, "x high", check=takes("clamp_max", 1, 2), vjps=(
+clamp_max = elementwise("clamp_max", _clamp_max_array, "x high", check=takes("clamp_max", 1, 2), vjps=(
     lambda g, x, high: keep(le(x, high), g), lambda g, x, high: keep(gt(x, high), g)))
 lerp = elementwise("lerp", widened(_lerp), "a b w", linear=("PP.",), check=takes("lerp", 2, 3), vjps=(
     lambda g, w: g * (1.0 - w), lambda g, w: g * w, lambda g, a, b: g * (b - a)))

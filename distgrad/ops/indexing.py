@@ -17,7 +17,8 @@ from distgrad import dtypes
 from distgrad.families import elementwise_rows
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
-from distgrad.ops.elementwise import cast, where
+from distgrad.ops.creation import full
+from distgrad.ops.elementwise import cast, keep, where
 from distgrad.ops.movement import parts_rows, reshape
 from distgrad.placement import Shard, Spec
 
@@ -127,14 +128,14 @@ def _sum_rows(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
     return out.reshape(rows, width)
 
 
-def _add_rows(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int) -> np.ndarray:
-    flat = index_range(index.reshape(-1), shape[axis], axis=axis, wrap=True)
+def _add_rows(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = True) -> np.ndarray:
+    flat = index_range(index.reshape(-1), shape[axis], axis=axis, wrap=wrap)
     rest = (*shape[:axis], *shape[axis + 1 :])
     rows = np.moveaxis(g.reshape(*shape[:axis], flat.size, *shape[axis + 1 :]), axis, 0).reshape(flat.size, prod(rest))
     return np.moveaxis(_sum_rows(rows, flat, shape[axis]).reshape(shape[axis], *rest), 0, axis)
 
 
-def _add_rows_meta(g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int) -> MetaResult:
+def _add_rows_meta(g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = True) -> MetaResult:
     check_index("add_rows", index)
     if g.shape != _taken_shape(shape, index.shape, axis):
         raise RuntimeError(
@@ -173,17 +174,17 @@ add_rows = Op(
 """Adds the rows of `g` into zeros of `shape` at the positions of `index` along `axis`."""
 
 
-def _embedding_grad(g: Any, index: Any, weight_shape: Shape, padding: int) -> Any:
-    kept = reshape(index != padding, shape=(*index.shape, 1))
-    return add_rows(where(kept, g, 0.0), index, shape=weight_shape, axis=0)
-
-
-def _embedding_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
-    return _take_rows_rows(ins, outs, {"axis": 0})
+def _embedding_grad(g: Any, index: Any, weight_shape: Shape, padding: int, by_frequency: bool) -> Any:
+    g = keep(reshape(index != padding, shape=(*index.shape, 1)), g)
+    if by_frequency:
+        ones = full(1.0, shape=tuple(index.shape), dtype=g.dtype.name)
+        uses = take_rows(add_rows(ones, index, shape=weight_shape[:1], axis=0), index, axis=0)
+        g = g / reshape(uses, shape=(*index.shape, 1))
+    return add_rows(g, index, shape=weight_shape, axis=0)
 
 
 def _embedding_through(
-    context: Any, weight: np.ndarray, index: np.ndarray, *, padding: int
+    context: Any, weight: np.ndarray, index: np.ndarray, **attrs: Any
 ) -> Generator[Any, Any, np.ndarray]:
     return (yield from _take_rows_through(context, weight, index, axis=0, wrap=False))
 
@@ -193,20 +194,17 @@ def _embedding_window(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[
     return {**attrs, "window": found["window"]} if "window" in found else attrs
 
 
-def _with_padding(rows: Any) -> Any:
-    def changed(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
-        for row in rows(ins, outs, attrs):
-            yield row if row.through is None else Row(row.ins, row.outs, through=_embedding_through)
-
-    return changed
+def _embedding_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    for row in _take_rows_rows(ins, outs, {"axis": 0}):
+        yield row if row.through is None else Row(row.ins, row.outs, through=_embedding_through)
 
 
 embedding = Op(
-    "embedding", lambda weight, index, *, padding, window=None: _take_rows(weight, index, axis=0, wrap=False, window=window),
-    meta=lambda weight, index, *, padding: _take_rows_meta(weight, index, axis=0),
-    inputs="weight index", rows=_with_padding(_embedding_rows), localize=_embedding_window, vjps=(_embedding_grad, None),
+    "embedding", lambda weight, index, *, window=None, **attrs: _take_rows(weight, index, axis=0, wrap=False, window=window),
+    meta=lambda weight, index, **attrs: _take_rows_meta(weight, index, axis=0),
+    inputs="weight index", rows=_embedding_rows, localize=_embedding_window, vjps=(_embedding_grad, None),
 )
-"""`take_rows` along axis 0 whose gradient leaves out row `padding`."""
+"""`take_rows` along axis 0 whose gradient leaves out row `padding` and, `by_frequency`, divides a row's by its uses."""
 
 
 # Writing whole rows -----------------------------------------------------------------------------------------
@@ -329,15 +327,15 @@ def _flat_places(index: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
     return places.reshape(-1)
 
 
-def _add_along(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int) -> np.ndarray:
-    full = shape or (1,)
-    places = index_range(np.atleast_1d(index), full[axis], axis=axis, wrap=True, error=RuntimeError)
-    out = np.zeros(prod(full), np.float32 if _wide(g.dtype) else g.dtype)
-    np.add.at(out, _flat_places(places, full, axis), g.reshape(-1).astype(out.dtype, copy=False))
+def _add_along(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = False) -> np.ndarray:
+    whole = shape or (1,)
+    places = index_range(np.atleast_1d(index), whole[axis], axis=axis, wrap=wrap, error=RuntimeError)
+    out = np.zeros(prod(whole), np.float32 if _wide(g.dtype) else g.dtype)
+    np.add.at(out, _flat_places(places, whole, axis), g.reshape(-1).astype(out.dtype, copy=False))
     return out.reshape(shape).astype(g.dtype, copy=False)
 
 
-def _add_along_meta(g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int) -> MetaResult:
+def _add_along_meta(g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = False) -> MetaResult:
     _check_along("scatter_add", shape, index, axis)
     if g.shape != index.shape:
         raise RuntimeError(f"scatter_add(): src must have the index's shape {index.shape}, got {g.shape}")
@@ -355,7 +353,7 @@ def _add_along_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
 
 take_along = Op(
     "take_along", _take_along, meta=_take_along_meta, inputs="x index", rows=_take_along_rows,
-    vjps=(lambda g, index, x_shape, axis: add_along(g, index, shape=x_shape, axis=axis), None),
+    vjps=(lambda g, index, x_shape, axis: add_along(g, index, shape=x_shape, axis=axis, wrap=True), None),
 )
 """PyTorch's gather: y[i][j] = x[index[i][j]][j] along axis 0, and so on; `index` may be smaller in the other dims."""
 

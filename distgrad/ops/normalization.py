@@ -82,7 +82,7 @@ def _remove_projection(v: np.ndarray, y: np.ndarray, extra: Any, *, axis: tuple[
 def _meta(name: str) -> Any:
     def meta(x: TensorMeta, *, axis: tuple[int, ...], eps: float) -> MetaResult:
         if x.dtype.category != 2:
-            raise NotImplementedError(f"{name}: not implemented for dtype {x.dtype.name}; allowed: floating-point dtypes")
+            raise NotImplementedError(f"{name}: not implemented for dtype {x.dtype.name}; allowed: floating point")
         kind = dtypes.float32 if x.dtype.itemsize == 2 else x.dtype
         return (x, TensorMeta.of(reduced_shape(x.shape, axis, True), kind)), None
 

@@ -154,7 +154,7 @@ def _product_of_others(x: Any, axis: int) -> Any:
 def _prod_vjp(g: Any, x: Any, axis: Axes, keepdims: bool) -> Any:
     shape = tuple(x.shape)
     if 0 in shape or not axis:
-        return g
+        return spread(g, shape, axis, keepdims)
     rest = tuple(d for d in range(len(shape)) if d not in axis)
     order = (*rest, *axis)
     moved = movement.permute(x, axes=order) if order != tuple(range(len(shape))) else x

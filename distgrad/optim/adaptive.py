@@ -221,9 +221,9 @@ class Rprop(GradientOptimizer):
         smallest, largest = group["step_sizes"]
         agreement = gradient * state["prev"]
         turned = agreement < 0
-        factor = dg.where(turned, shrink, dg.where(agreement > 0, grow, 1.0)).to(parameter.dtype)
+        factor = dg.where(turned, shrink, dg.where(agreement > 0, grow, dg.ones_like(agreement)))
         size = state["step_size"].mul_(factor).clamp_(smallest, largest)
         # Where the sign changed the parameter waits one step, and the next step sees no previous sign.
-        gradient = gradient.masked_fill(turned, 0.0)
+        gradient = dg.where(turned, 0.0, gradient)
         parameter.addcmul_(gradient.sign(), size, value=-1)
         state["prev"].copy_(gradient)

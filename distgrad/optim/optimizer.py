@@ -325,11 +325,11 @@ class GradientOptimizer(Optimizer):
                     if gradient is not None:
                         if group["maximize"]:
                             gradient = -gradient
-                        self._update(parameter, gradient, group, self.state[parameter])
+                        self._update(parameter, gradient, group)
         return loss
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
-        """Changes ``parameter`` and its ``state`` in place."""
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Changes ``parameter`` and its state in place."""
         raise NotImplementedError
 
 

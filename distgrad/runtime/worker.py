@@ -53,7 +53,7 @@ class Worker:
                 self.programs[message.program] = Prepared(message.body, self.rank, self.world_size)
             elif isinstance(message, Fetch):
                 value = self.slots[message.slot]
-                fetched.append((message.request, value.describe() if message.describe and type(value) is not Failure
+                fetched.append((message.request, value.item().describe() if message.describe and type(value) is not Failure
                                 else value))
             elif isinstance(message, Forget):
                 for program in message.programs:

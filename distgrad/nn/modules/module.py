@@ -160,12 +160,10 @@ class Module(ModuleTree):
         with dg.no_grad():
             for parameter in self._parameters.values():
                 if parameter is not None:
-                    gradient = parameter.grad
-                    # The gradient goes first: a parameter may not hold one of another dtype.
-                    parameter.grad = None
-                    parameter.data = fn(parameter.data)
-                    if gradient is not None:
-                        parameter.grad = fn(gradient)
+                    # The same object gets the new values: optimizers and ties keep referring to it.
+                    parameter._rebind(fn(parameter.detach()).detach())
+                    if parameter.grad is not None:
+                        parameter.grad = fn(parameter.grad)
             for name, buffer in self._buffers.items():
                 if buffer is not None:
                     self._buffers[name] = fn(buffer)

@@ -5,6 +5,7 @@ Invariant: the factor is computed and clamped as a tensor; no branch looks at a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import distgrad as dg
@@ -13,6 +14,24 @@ from distgrad.tensor import Tensor
 
 def _as_list(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+
+
+def _norm(tensors: list[Tensor], norm_type: float) -> Tensor:
+    """Returns the norm of all tensors taken as one vector.
+
+    The sums are added before the root is taken: sums of shards stay partial, and one reduction serves all tensors.
+    """
+    if norm_type == 0:
+        raise ValueError("get_total_norm: norm_type 0 given, which is no norm; allowed is any other number, or inf")
+    if norm_type == 2.0:
+        return dg.stack([(tensor * tensor).sum() for tensor in tensors]).sum().sqrt()
+    sizes = [tensor.abs() for tensor in tensors]
+    if math.isinf(norm_type):
+        ends = dg.stack([size.max() if norm_type > 0 else size.min() for size in sizes])
+        return ends.max() if norm_type > 0 else ends.min()
+    if norm_type == 1.0:
+        return dg.stack([size.sum() for size in sizes]).sum()
+    return dg.stack([(size**norm_type).sum() for size in sizes]).sum() ** (1.0 / norm_type)
 
 
 def get_total_norm(
@@ -31,8 +50,7 @@ def get_total_norm(
     if not tensors:
         return dg.tensor(0.0)
     with dg.no_grad():
-        norms = [dg.linalg.vector_norm(tensor, norm_type) for tensor in tensors]
-        total = dg.linalg.vector_norm(dg.stack(norms), norm_type)
+        total = _norm(tensors, norm_type)
     if error_if_nonfinite and not bool(dg.isfinite(total)):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
