@@ -92,7 +92,8 @@ TRANSCENDENTAL = [
     row("logit_eps", lambda T, x: T.logit(x, eps=0.2), [uniform(0.0, 1.0, 4, 3)]),
     _unary("deg2rad", normal(4, 3), integers(0, 90, 4)),
     _unary("rad2deg", normal(4, 3), integers(0, 9, 4)),
-    _binary("ldexp", [normal(4, 3), integers(0, 4, 4, 3)], [FLOAT32, integers(-3, 1, 4)], [integers(0, 9, 4), integers(0, 3, 4)]),
+    _binary("ldexp", [normal(4, 3), integers(0, 4, 4, 3)], [FLOAT32, integers(-3, 1, 4)],
+            [integers(0, 9, 4), integers(0, 3, 4)]),
 ]
 
 ROUNDING = [
@@ -115,7 +116,8 @@ LOGIC = [
     *(_binary(name, [integers(-64, 64, 6), integers(0, 6, 6)], [integers(0, 64, 6), 2], [integers(-9, 9, 6), 70],
               grad=False) for name in ("bitwise_left_shift", "bitwise_right_shift")),
     *(_unary(name, SPECIAL, integers(-2, 2, 4), booleans(3), grad=False)
-      for name in ("isnan", "isinf", "isfinite", "isposinf", "isneginf", "signbit", "isreal")),
+      for name in ("isnan", "isinf", "isfinite", "isposinf", "isneginf", "isreal")),
+    _unary("signbit", constant([NAN, INF, -INF, 0.0, 1.5, -2.5]), integers(-2, 2, 4), booleans(3), grad=False),
     row("isclose", lambda T, a, b: T.isclose(a, b), [SPECIAL, SPECIAL], [integers(0, 3, 6), integers(0, 3, 6)],
         [booleans(6), booleans(6)], grad=False),
     row("isclose_nan", lambda T, a, b: T.isclose(a, b, rtol=0.5, atol=0.1, equal_nan=True),

@@ -23,7 +23,7 @@ def to_numpy(value: Any) -> Any:
         value = value.detach()
         if str(value.dtype).endswith("bfloat16"):
             value = value.float()
-        return np.asarray(value.numpy())
+        return np.asarray(value.numpy(force=True))
     return value
 
 

@@ -36,7 +36,7 @@ def assert_equal(actual, expected, rtol=1e-7, atol=1e-9):
 
 def error_of(function):
     """Returns the class name and the text of what ``function`` raises, in torch's spelling."""
-    with pytest.raises(Exception) as info:  # noqa: PT011 - the texts are compared by the caller
+    with pytest.raises(Exception) as info:  # the caller compares the texts
         function()
     text = str(info.value)
     for ours, theirs in (("distgrad.nn.modules.containers", "torch.nn.modules.container"), ("distgrad", "torch")):
@@ -58,6 +58,10 @@ LAYERS = [
     ("LayerNorm(6, elementwise_affine=False)", [(4, 6)]),
     ("RMSNorm(6)", [(4, 6)]),
     ("RMSNorm(6, eps=1e-3, elementwise_affine=False)", [(4, 6)]),
+    ("GroupNorm(2, 4)", [(3, 4, 5)]),
+    ("GroupNorm(4, 4, affine=False)", [(3, 4)]),
+    ("PairwiseDistance(3.0)", [(5, 3), (5, 3)]),
+    ("CosineSimilarity()", [(5, 3), (5, 3)]),
     ("Dropout(0.0)", [(3, 4)]),
     ("ReLU()", [(3, 4)]),
     ("ReLU(inplace=True)", [(3, 4)]),
@@ -168,6 +172,7 @@ LOSSES = [
     ("MultiMarginLoss", {"p": 2, "margin": 0.7}, lambda: (_normal(5, 3), CLASSES)),
     ("CosineEmbeddingLoss", {"margin": 0.1}, lambda: (_normal(5, 3), _normal(5, 3), _signs(5))),
     ("MarginRankingLoss", {"margin": 0.1}, lambda: (_normal(5), _normal(5), _signs(5))),
+    ("TripletMarginWithDistanceLoss", {"swap": True}, lambda: (_normal(5, 3), _normal(5, 3), _normal(5, 3))),
     ("TripletMarginLoss", {"margin": 0.7}, lambda: (_normal(5, 3), _normal(5, 3), _normal(5, 3))),
 ]
 
@@ -223,6 +228,9 @@ PRINTED = [
     "Embedding(3, 2, padding_idx=-1, max_norm=1., norm_type=1., scale_grad_by_freq=True, sparse=True)",
     "Dropout(0.2, True)",
     "AlphaDropout()",
+    "Dropout2d(0.3)",
+    "FeatureAlphaDropout(0.3)",
+    "GroupNorm(2, 4, bias=False)",
     "Threshold(.1, 20, True)",
     "ReLU(True)",
     "RReLU()",
@@ -735,6 +743,12 @@ def test_dropout_layer_only_drops_in_training():
     assert set(np.unique(kept)) == {0.0, np.float32(1 / 0.6)}
     assert abs((kept == 0).mean() - 0.4) < 0.05
     assert layer.eval()(x).tolist() == x.tolist()
+    channels = dg.nn.Dropout2d(0.5)(dg.ones(10, 8, 2, 3)).reshape(80, 6).numpy()
+    assert set(np.unique(channels.sum(axis=1))) == {0.0, 12.0}
+    for kind in (dg.nn.AlphaDropout, dg.nn.FeatureAlphaDropout, dg.nn.Dropout1d, dg.nn.Dropout3d):
+        y = dg.ones(4, 3, 2, 2, 2) if kind is dg.nn.Dropout3d else dg.ones(4, 3, 2)
+        assert kind(0.5).eval()(y).tolist() == y.tolist()
+        assert kind(0.5)(y).tolist() != y.tolist()
 
 
 # -- utilities ---------------------------------------------------------------------------------------------------

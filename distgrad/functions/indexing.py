@@ -13,7 +13,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.functions.creation import fill_number
 from distgrad.functions.data import from_numpy
-from distgrad.functions.subscript import getitem, index_get, setitem
+from distgrad.functions.subscript import getitem, setitem
 from distgrad.functions.subscript import index_put as _index_put
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.op import is_tensor

@@ -61,13 +61,17 @@ def _warn_sizes(input: Tensor, target: Tensor) -> None:
         )
 
 
+def _same_size(weight: Tensor, input: Tensor) -> Tensor:
+    if weight.shape != input.shape:
+        raise ValueError(f"Weights and input must have the same size, got {weight.shape} and {input.shape}.")
+    return weight
+
+
 def _weighted(loss: Tensor, weight: Tensor | None, input: Tensor, reduction: str) -> Tensor:
     """Weighs every element; a mean then divides by the sum of the weights."""
     if weight is None:
         return reduced(loss, reduction)
-    if weight.shape != input.shape:
-        raise ValueError(f"Weights and input must have the same size, got {weight.shape} and {input.shape}.")
-    loss = loss * weight
+    loss = loss * _same_size(weight, input)
     return loss.sum() / weight.sum() if reduction == "mean" else reduced(loss, reduction)
 
 
@@ -110,13 +114,16 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = No
 
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
                weight: Tensor | None = None) -> Tensor:
-    """Returns d**2 / 2 for differences |d| <= delta and delta * (|d| - delta / 2) for others. PyTorch: F.huber_loss."""
+    """Returns d**2 / 2 for differences |d| <= delta and delta * (|d| - delta / 2) for others.
+
+    A weighted mean divides by the number of elements here, not by the sum of the weights. PyTorch: F.huber_loss.
+    """
     _warn_sizes(input, target)
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}")
     size = absolute(input - target)
     loss = where(size <= delta, square(size) * 0.5, (size - 0.5 * delta) * delta)
-    return _weighted(loss, weight, input, reduction)
+    return reduced(loss if weight is None else loss * _same_size(weight, input), reduction)
 
 
 # Likelihoods and divergences --------------------------------------------------------------------------------

@@ -23,15 +23,13 @@ from distgrad.ops.elementwise import where as _where
 from distgrad.ops.indexing import add_rows, take_along
 from distgrad.ops.movement import reshape
 
-__all__ = ["argsort", "bincount", "bucketize", "histc", "kthvalue", "median", "mode", "msort", "nanmedian", "searchsorted",
-           "sort", "topk", "unique", "unique_consecutive"]
+__all__ = ["argsort", "bincount", "bucketize", "histc", "kthvalue", "mode", "msort", "searchsorted", "sort", "topk",
+           "unique", "unique_consecutive"]
 
 Tensor = Any
 _SORT = return_type("sort", ("values", "indices"))
 _TOPK = return_type("topk", ("values", "indices"))
 _KTHVALUE = return_type("kthvalue", ("values", "indices"))
-_MEDIAN = return_type("median", ("values", "indices"))
-_NANMEDIAN = return_type("nanmedian", ("values", "indices"))
 _MODE = return_type("mode", ("values", "indices"))
 
 
@@ -86,32 +84,6 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     if not 1 <= k <= size:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {axis}, got {k} for size {size}")
     return _one(_KTHVALUE, input, ops.kth_index(input, axis=axis, count=1, rank=int(k) - 1), axis, keepdim)
-
-
-def _middle(name: str, kind: Any, input: Tensor, dim: int | None, keepdim: bool, skip_nan: bool) -> Any:
-    if dim is not None:
-        axis = _row_axis(name, input, dim)
-        return _one(kind, input, ops.median_index(input, axis=axis, count=1, skip_nan=skip_nan), axis, keepdim)
-    if 0 in input.shape:
-        if input.dtype.category < 2:
-            raise RuntimeError(f"{name}: an empty tensor of {input.dtype.name} has no median")
-        return full(float("nan"), shape=(), dtype=input.dtype.name)
-    flat = reshape(input, shape=(input.numel(),))
-    index = ops.median_index(flat, axis=0, count=1, skip_nan=skip_nan)
-    return reshape(take_along(flat, index, axis=0), shape=())
-
-
-def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """Gives the lower median of all elements, or along `dim` as (values, indices) (PyTorch: torch.median).
-
-    NaN wherever an element is NaN.
-    """
-    return _middle("median", _MEDIAN, input, dim, keepdim, False)
-
-
-def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """Gives the lower median of the elements that are not NaN (PyTorch: torch.nanmedian)."""
-    return _middle("nanmedian", _NANMEDIAN, input, dim, keepdim, True)
 
 
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:

@@ -338,6 +338,14 @@ def _put_advanced(x: Tensor, advanced: list[tuple[int, Any]], value: Any) -> Ten
     return index_put(x, [index for _, index in entries], [axis for axis, _ in entries], value)
 
 
+def _overwrite(x: Tensor, new: Tensor, given: bool) -> Tensor:
+    """Gives `new`, written over all of `x`; the result stays in x's graph, with no gradient for what is gone."""
+    if not x.requires_grad:
+        return clone(new) if given else new  # the value's memory may be a numpy array's, which its owner writes to
+    base = x if x.ndim else reshape(x, shape=(1,))
+    return reshape(slice_scatter(base, reshape(new, shape=tuple(base.shape)), 0, axis=0, step=1), shape=tuple(x.shape))
+
+
 def setitem(input: Tensor, key: Any, value: Any) -> Tensor:
     """Gives the tensor that `input` is after `input[key] = value`; the value is broadcast and cast to its dtype.
 
@@ -359,8 +367,8 @@ def setitem(input: Tensor, key: Any, value: Any) -> Tensor:
 
     if not deeper:
         new = _spread(value, tuple(parts.shape), input)
-        if not bases and is_tensor(value):
-            new = clone(new)  # the value's memory may be a numpy array's, which its owner writes to
+        if not bases:
+            new = _overwrite(input, new, is_tensor(value))
     else:
         x = x if tuple(x.shape) == tuple(parts.shape) else reshape(x, shape=tuple(parts.shape))
         inner: list[tuple[Tensor, int, Tensor]] = []

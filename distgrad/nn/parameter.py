@@ -3,7 +3,7 @@
 Invariant: both are leaves. They have the values of the tensor they were made from and never its history.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import distgrad as dg
 from distgrad.tensor import Tensor
@@ -31,7 +31,7 @@ class Parameter(Tensor):
     tensor([1., 1.], requires_grad=True)
     """
 
-    def __new__(cls, data: Any = None, requires_grad: bool = True) -> "Parameter":
+    def __new__(cls, data: Any = None, requires_grad: bool = True) -> Self:
         if data is None:
             data = dg.empty(0)
         data = data.detach()
@@ -62,7 +62,9 @@ class Buffer(Tensor):
     ``persistent`` decides whether ``state_dict`` contains it. Source: torch.nn.Buffer.
     """
 
-    def __new__(cls, data: Any = None, *, persistent: bool = True) -> "Buffer":
+    persistent: bool
+
+    def __new__(cls, data: Any = None, *, persistent: bool = True) -> Self:
         if data is None:
             data = dg.empty(0)
         result = Tensor._make_subclass(cls, data.detach(), data.requires_grad)

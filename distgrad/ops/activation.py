@@ -17,7 +17,6 @@ from distgrad.families import along, elementwise, other_dims_rows, reduced_shape
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.elementwise import (
-    blocked,
     clamp_min_array,
     exp,
     expm1,
@@ -60,36 +59,33 @@ def _relu(x: Any) -> Any:
     return clamp_min_array(x, x.dtype.type(0))
 
 
-@blocked
 def _relu_backward(h: Any, out: Any) -> Any:
     return keep_array(out > 0, h)
 
 
-@blocked
 def _leaky_relu(x: Any, slope: Any) -> Any:
     if slope.ndim == 0 and 0 < slope <= 1:
         return np.maximum(x, x * slope)
     return select_array(x > 0, x, x * slope)
 
 
-@blocked
 def _leaky_relu_backward(h: Any, x: Any, slope: Any) -> Any:
     return select_array(x > 0, h, h * slope)
 
 
 relu = unary("relu", _relu, lambda g, y: relu_backward(g, y), result="promote", check=takes("relu", 1, 2))
-relu_backward = elementwise("relu_backward", _relu_backward, "h out", linear=("P.",),
+relu_backward: Op = elementwise("relu_backward", _relu_backward, "h out", linear=("P.",),
                             vjps=(lambda g, out: relu_backward(g, out), None))
 leaky_relu = elementwise("leaky_relu", _leaky_relu, "x slope", check=takes("leaky_relu", 2), vjps=(
     lambda g, x, slope: leaky_relu_backward(g, x, slope), lambda g, x: keep(le(x, 0), g * x)))
-leaky_relu_backward = elementwise(
+leaky_relu_backward: Op = elementwise(
     "leaky_relu_backward", _leaky_relu_backward, "h x slope", linear=("P..",),
     vjps=(lambda g, x, slope: leaky_relu_backward(g, x, slope), None, lambda g, h, x: keep(le(x, 0), g * h)))
 # Unlike clamp, no gradient passes at the bounds themselves.
 hardtanh = elementwise("hardtanh", lambda x, low, high: np.minimum(np.maximum(x, low), high), "x low high",
                        check=takes("hardtanh", 1, 2),
                        vjps=(lambda g, y, low, high: keep(_inside(y, low, high), g), None, None))
-_inside = elementwise("inside", lambda x, low, high: (x > low) & (x < high), "x low high", result="bool")
+_inside: Op = elementwise("inside", lambda x, low, high: (x > low) & (x < high), "x low high", result="bool")
 threshold = elementwise("threshold", lambda x, limit, value: select_array(x > limit, x, value), "x limit value",
                         check=takes("threshold", 1, 2), vjps=(lambda g, x, limit: keep(gt(x, limit), g), None, None))
 hardshrink = elementwise("hardshrink", lambda x, limit: keep_array(~((x >= -limit) & (x <= limit)), x), "x limit",
@@ -98,19 +94,16 @@ softshrink = elementwise("softshrink", lambda x, limit: x - np.minimum(np.maximu
                          check=takes("softshrink", 2), vjps=(lambda g, y: keep(ne(y, 0), g), None))
 
 
-@blocked
 @widened
 def _hardsigmoid(x: Any) -> Any:
     return np.clip(x + 3, x.dtype.type(0), x.dtype.type(6)) / 6
 
 
-@blocked
 @widened
 def _hardswish(x: Any) -> Any:
     return x * np.clip(x + 3, x.dtype.type(0), x.dtype.type(6)) / 6
 
 
-@blocked
 @widened
 def _hardswish_backward(g: Any, x: Any) -> Any:
     slope = select_array(x >= 3, np.ones((), x.dtype), x / 3 + x.dtype.type(0.5))
@@ -121,7 +114,7 @@ hardsigmoid = unary("hardsigmoid", _hardsigmoid, lambda g, y: keep(_inside(y, 0,
                     check=takes("hardsigmoid", 2))
 hardswish = unary("hardswish", _hardswish, lambda g, x: hardswish_backward(g, x), result="promote",
                   check=takes("hardswish", 2))
-hardswish_backward = elementwise("hardswish_backward", _hardswish_backward, "h x", linear=("P.",), vjps=(
+hardswish_backward: Op = elementwise("hardswish_backward", _hardswish_backward, "h x", linear=("P.",), vjps=(
     lambda g, x: hardswish_backward(g, x), lambda g, h, x: keep(_inside(x, -3, 3), g * h * (1 / 3))))
 
 
@@ -130,7 +123,6 @@ hardswish_backward = elementwise("hardswish_backward", _hardswish_backward, "h x
 # the output alone is saved; y > 0 exactly where x > 0 (alpha and inner of one sign: see functions.elu).
 
 
-@blocked
 @widened
 def _elu(x: Any, alpha: Any, scale: Any, inner: Any) -> Any:
     below = _into(np.expm1, x * inner)
@@ -139,7 +131,6 @@ def _elu(x: Any, alpha: Any, scale: Any, inner: Any) -> Any:
     return y if scale == 1 else y * scale
 
 
-@blocked
 @widened
 def _elu_backward(h: Any, out: Any, alpha: Any, scale: Any, inner: Any) -> Any:
     return h * select_array(out > 0, scale, (out + alpha * scale) * inner)
@@ -147,7 +138,7 @@ def _elu_backward(h: Any, out: Any, alpha: Any, scale: Any, inner: Any) -> Any:
 
 elu = elementwise("elu", _elu, "x alpha scale inner", check=takes("elu", 2), vjps=(
     lambda g, y, alpha, scale, inner: elu_backward(g, y, alpha, scale, inner), None, None, None))
-elu_backward = elementwise("elu_backward", _elu_backward, "h out alpha scale inner", linear=("P....",), vjps=(
+elu_backward: Op = elementwise("elu_backward", _elu_backward, "h out alpha scale inner", linear=("P....",), vjps=(
     lambda g, out, alpha, scale, inner: elu_backward(g, out, alpha, scale, inner),
     lambda g, h, out, inner: keep(lt(out, 0), g * h * inner), None, None, None))
 
@@ -180,13 +171,11 @@ def _normal_cdf(x: Any) -> tuple[Any, Any]:
     return select_array(x < 0, tail, 1 - tail), bell
 
 
-@blocked
 @widened
 def _gelu(x: Any) -> Any:
     return x * _normal_cdf(x)[0]
 
 
-@blocked
 @widened
 def _gelu_backward(h: Any, x: Any) -> Any:
     slope, bell = _normal_cdf(x)
@@ -196,7 +185,7 @@ def _gelu_backward(h: Any, x: Any) -> Any:
 
 
 gelu = unary("gelu", _gelu, lambda g, x: gelu_backward(g, x), result="promote", check=takes("gelu", 2))
-gelu_backward = elementwise("gelu_backward", _gelu_backward, "h x", linear=("P.",), vjps=(
+gelu_backward: Op = elementwise("gelu_backward", _gelu_backward, "h x", linear=("P.",), vjps=(
     lambda g, x: gelu_backward(g, x),
     lambda g, h, x: g * h * ((2.0 - x * x) * exp(x * x * -0.5) * _DENSITY)))
 
@@ -206,13 +195,11 @@ def _gelu_tanh_inner(x: Any) -> tuple[Any, Any]:
     return np.tanh(x * (squared * kind(_GELU_SCALE * _GELU_CUBE) + kind(_GELU_SCALE))), squared
 
 
-@blocked
 @widened
 def _gelu_tanh(x: Any) -> Any:
     return (x * x.dtype.type(0.5)) * (_gelu_tanh_inner(x)[0] + 1)
 
 
-@blocked
 @widened
 def _gelu_tanh_backward(h: Any, x: Any) -> Any:
     kind = x.dtype.type
@@ -231,17 +218,15 @@ def _gelu_tanh_second(g: Any, h: Any, x: Any) -> Any:
 
 gelu_tanh = unary("gelu_tanh", _gelu_tanh, lambda g, x: gelu_tanh_backward(g, x), result="promote",
                   check=takes("gelu", 2))
-gelu_tanh_backward = elementwise("gelu_tanh_backward", _gelu_tanh_backward, "h x", linear=("P.",), vjps=(
+gelu_tanh_backward: Op = elementwise("gelu_tanh_backward", _gelu_tanh_backward, "h x", linear=("P.",), vjps=(
     lambda g, x: gelu_tanh_backward(g, x), _gelu_tanh_second))
 
 
-@blocked
 @widened
 def _silu(x: Any) -> Any:
     return x * _sigmoid(x)
 
 
-@blocked
 @widened
 def _silu_backward(h: Any, x: Any) -> Any:
     s = _sigmoid(x)
@@ -254,7 +239,7 @@ def _silu_second(g: Any, h: Any, x: Any) -> Any:
 
 
 silu = unary("silu", _silu, lambda g, x: silu_backward(g, x), result="promote", check=takes("silu", 2, 3))
-silu_backward = elementwise("silu_backward", _silu_backward, "h x", linear=("P.",), vjps=(
+silu_backward: Op = elementwise("silu_backward", _silu_backward, "h x", linear=("P.",), vjps=(
     lambda g, x: silu_backward(g, x), _silu_second))
 
 
@@ -263,13 +248,11 @@ def _softplus_array(x: Any) -> Any:
     return np.maximum(x, 0) + _into(np.log1p, t)
 
 
-@blocked
 @widened
 def _mish(x: Any) -> Any:
     return x * np.tanh(_softplus_array(x))
 
 
-@blocked
 @widened
 def _mish_backward(h: Any, x: Any) -> Any:
     t = np.tanh(_softplus_array(x))
@@ -283,18 +266,16 @@ def _mish_second(g: Any, h: Any, x: Any) -> Any:
 
 
 mish = unary("mish", _mish, lambda g, x: mish_backward(g, x), result="promote", check=takes("mish", 2))
-mish_backward = elementwise("mish_backward", _mish_backward, "h x", linear=("P.",), vjps=(
+mish_backward: Op = elementwise("mish_backward", _mish_backward, "h x", linear=("P.",), vjps=(
     lambda g, x: mish_backward(g, x), _mish_second))
 
 
-@blocked
 @widened
 def _softplus(x: Any, beta: Any, limit: Any) -> Any:
     scaled = x * beta
     return select_array(scaled > limit, x, _softplus_array(scaled) / beta)
 
 
-@blocked
 @widened
 def _softplus_backward(h: Any, x: Any, beta: Any, limit: Any) -> Any:
     scaled = x * beta
@@ -309,11 +290,10 @@ def _softplus_second(g: Any, h: Any, x: Any, beta: Any, limit: Any) -> Any:
 
 softplus = elementwise("softplus", _softplus, "x beta limit", check=takes("softplus", 2), vjps=(
     lambda g, x, beta, limit: softplus_backward(g, x, beta, limit), None, None))
-softplus_backward = elementwise("softplus_backward", _softplus_backward, "h x beta limit", linear=("P...",), vjps=(
+softplus_backward: Op = elementwise("softplus_backward", _softplus_backward, "h x beta limit", linear=("P...",), vjps=(
     lambda g, x, beta, limit: softplus_backward(g, x, beta, limit), _softplus_second, None, None))
 
 
-@blocked
 @widened
 def _log_sigmoid(x: Any) -> Any:
     t = _into(np.log1p, _into(np.exp, np.negative(np.absolute(x))))
@@ -392,10 +372,11 @@ def _softmax_backward_rule(g: Any, h: Any, out: Any, axis: int) -> Any:
 
 
 softmax = along("softmax", _softmax, lambda g, y, axis: softmax_backward(g, y, axis=axis))
-softmax_backward = Op("softmax_backward", _softmax_backward, meta=_pair_meta, inputs="h out", rows=_pair_rows, vjps=(
-    lambda g, out, axis: softmax_backward(g, out, axis=axis), _softmax_backward_rule))
+softmax_backward: Op = Op(
+    "softmax_backward", _softmax_backward, meta=_pair_meta, inputs="h out", rows=_pair_rows,
+    vjps=(lambda g, out, axis: softmax_backward(g, out, axis=axis), _softmax_backward_rule))
 log_softmax = along("log_softmax", _log_softmax, lambda g, y, axis: log_softmax_backward(g, y, axis=axis))
-log_softmax_backward = Op(
+log_softmax_backward: Op = Op(
     "log_softmax_backward", _log_softmax_backward, meta=_pair_meta, inputs="h out", rows=_pair_rows, vjps=(
         lambda g, out, axis: g - _along_axis(g * exp(out), axis),
         lambda g, h, out, axis: neg(_along_axis(h, axis) * g * exp(out))))

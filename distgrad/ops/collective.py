@@ -21,6 +21,11 @@ def block_of(array: np.ndarray, dim: int, start: int, stop: int) -> np.ndarray:
     return array[(slice(None),) * dim + (slice(start, stop),)]
 
 
+def _nothing(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    """Gives what adds nothing: negative zeros where there are any, so that the sign of a zero survives a sum."""
+    return np.zeros(shape, kind) if kind.kind in "biu" else np.full(shape, -0.0, kind)
+
+
 def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[Any, Any, np.ndarray]:
     """Exchanges what must move between the placements of the context's specs."""
     from distgrad.runtime import collectives
@@ -41,7 +46,7 @@ def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[A
     if isinstance(source, Replicate):
         if isinstance(placement, Shard):
             return np.ascontiguousarray(block_of(x, placement.dim, *placement.block(rank)))
-        return x if rank == 0 else np.zeros_like(x)
+        return x if rank == 0 else _nothing(shape, x.dtype)
     assert isinstance(source, Shard) and source.offsets is not None
     if isinstance(placement, Replicate):
         return (yield from collectives.all_gather(rank, world_size, x, source.dim, source.offsets, shape))
@@ -52,7 +57,7 @@ def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[A
                 rank, world_size, x, shape, source.dim, source.offsets, placement.dim, placement.offsets
             )
         )
-    whole = np.zeros(shape, x.dtype)
+    whole = _nothing(shape, x.dtype)
     block_of(whole, source.dim, *source.block(rank))[...] = x
     return whole
 

@@ -106,7 +106,7 @@ def _transposed_product(left: Any, right: Any, ndim: int) -> Any:
     """Gives left^T @ right for a factor of `ndim` dims; batch dims the factor lacks are summed in the same product."""
     batch = max(left.ndim, right.ndim) - 2
     extra = batch - (ndim - 2)
-    if extra <= 0 or left.ndim != right.ndim or left.shape[:extra] != right.shape[:extra]:
+    if extra <= 0 or left.ndim != right.ndim or left.shape[:batch] != right.shape[:batch]:
         return matmul(_mt(left), right)
     letters = ascii_letters[:batch]
     return einsum_pair(left, right, equation=f"{letters}YX,{letters}YZ->{letters[extra:]}XZ")
@@ -116,7 +116,7 @@ def _product_transposed(left: Any, right: Any, ndim: int) -> Any:
     """Gives left @ right^T for a factor of `ndim` dims; batch dims the factor lacks are summed in the same product."""
     batch = max(left.ndim, right.ndim) - 2
     extra = batch - (ndim - 2)
-    if extra <= 0 or left.ndim != right.ndim or left.shape[:extra] != right.shape[:extra]:
+    if extra <= 0 or left.ndim != right.ndim or left.shape[:batch] != right.shape[:batch]:
         return matmul(left, _mt(right))
     letters = ascii_letters[:batch]
     return einsum_pair(left, right, equation=f"{letters}XY,{letters}ZY->{letters[extra:]}XZ")

@@ -22,7 +22,7 @@ from distgrad.op import MetaResult, Op
 
 _WORDS: dict[int, type[np.signedinteger[Any]]] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 _KINDS = ("bool", "integer", "floating-point", "complex")
-_BLOCK = 32768
+_LARGE = 10_000
 _SMALL = 4096  # below this many elements np.where costs less than three bit operations
 
 
@@ -51,26 +51,6 @@ def widened(kernel: Callable[..., Any]) -> Callable[..., Any]:
         if kind.itemsize != 2 or kind.kind in "iu":
             return kernel(*arrays, **attrs)
         return kernel(*(a.astype(np.float32) for a in arrays), **attrs).astype(kind)
-
-    return run
-
-
-def blocked(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a kernel of several numpy passes go over large arrays block by block, so that its temporaries stay in cache."""
-
-    @wraps(kernel)
-    def run(*arrays: Any) -> Any:
-        first = arrays[0]
-        if first.size <= 2 * _BLOCK or any(
-            a.ndim and (a.shape != first.shape or not a.flags.c_contiguous) for a in arrays
-        ):
-            return kernel(*arrays)
-        out = np.empty(first.shape, first.dtype)
-        flat, target = [a.reshape(-1) if a.ndim else a for a in arrays], out.reshape(-1)
-        for start in range(0, first.size, _BLOCK):
-            stop = start + _BLOCK
-            target[start:stop] = kernel(*(a[start:stop] if a.ndim else a for a in flat))
-        return out
 
     return run
 
@@ -112,8 +92,9 @@ def _divisors(name: str, a: Any, b: Any) -> None:
 
 # Arithmetic -------------------------------------------------------------------------------------------------
 
-vanish = unary("vanish", np.zeros_like, lambda g: vanish(g), result="promote", linear=True)  # of piecewise constants
-neg = unary("neg", np.negative, lambda g: neg(g), result="promote", linear=True)
+# The zero slope of piecewise constant functions: they are differentiable, as in PyTorch.
+vanish: Op = unary("vanish", np.zeros_like, lambda g: vanish(g), result="promote", linear=True)
+neg: Op = unary("neg", np.negative, lambda g: neg(g), result="promote", linear=True)
 add = binary("add", np.add, (lambda g: g, lambda g: g), linear=("PP",))
 sub = binary("sub", np.subtract, (lambda g: g, lambda g: neg(g)), linear=("PP",))
 mul = binary("mul", np.multiply, (lambda g, b: g * b, lambda g, a: g * a), linear=("P.", ".P"))
@@ -188,11 +169,11 @@ def _sgn_rule(g: Any, y: Any, x: Any) -> Any:
 abs = unary("abs", np.absolute, lambda g, x: g * _conjugate(sgn(x)), result="promote", real_output=True,
             check=takes("abs", 1, 2, 3))
 sign = unary("sign", _sign, lambda g: vanish(g), result="promote", check=takes("sign", 0, 1, 2))
-sgn = unary("sgn", _sign, _sgn_rule, result="promote")
+sgn: Op = unary("sgn", _sign, _sgn_rule, result="promote")
 real = unary("real", np.real, lambda g: g, result="promote", real_output=True, linear=True)
 imag = unary("imag", np.imag, lambda g: g * -1j, result="promote", real_output=True, linear=True,
              check=takes("imag", 3))
-conj = unary("conj", np.conjugate, lambda g: conj(g), result="promote", linear=True)
+conj: Op = unary("conj", np.conjugate, lambda g: conj(g), result="promote", linear=True)
 
 
 def _conjugate(x: Any) -> Any:
@@ -261,12 +242,12 @@ def _falling_exponent_rule(g: Any, a: Any, b: Any, n: int) -> Any:
 # and takes no logarithm. The slope by b is y * power_log, with 0 where a == 0 and b >= 0.
 pow = binary("pow", power_array, check=takes("pow", 1, 2, 3), vjps=(
     lambda g, a, b: g * falling_power(a, b, n=1), lambda g, y, a, b: g * (y * power_log(a, b))))
-falling_power = binary("falling_power", _falling_power,
+falling_power: Op = binary("falling_power", _falling_power,
                        (lambda g, a, b, n: g * falling_power(a, b, n=n + 1), _falling_exponent_rule), result="float")
-power_log = binary("power_log", lambda a, b: keep_array((a != 0) | (b.real < 0), np.log(a)),
+power_log: Op = binary("power_log", lambda a, b: keep_array((a != 0) | (b.real < 0), np.log(a)),
                    (lambda g, a: g * keep(ne(a, 0), reciprocal(a)), lambda g: vanish(g)), result="float")
 
-reciprocal = unary("reciprocal", np.reciprocal, lambda g, y: neg(g * (y * y)))
+reciprocal: Op = unary("reciprocal", np.reciprocal, lambda g, y: neg(g * (y * y)))
 sqrt = unary("sqrt", np.sqrt, lambda g, y: g / (y * 2.0))
 rsqrt = unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda g, y: g * (y * y * y) * -0.5)
 square = unary("square", np.square, lambda g, x: g * (x * 2.0), result="promote", check=takes("square", 1, 2, 3))
@@ -276,7 +257,6 @@ hypot = binary("hypot", np.hypot, (lambda g, y, a: g * (a / y), lambda g, y, b: 
 # Exponentials and logarithms --------------------------------------------------------------------------------
 
 
-@blocked
 @widened
 def _sigmoid(x: Any) -> Any:
     if not x.ndim:
@@ -323,13 +303,13 @@ def _sinc(x: Any) -> Any:
 
 
 sin = unary("sin", np.sin, lambda g, x: g * cos(x))
-cos = unary("cos", np.cos, lambda g, x: neg(g * sin(x)))
+cos: Op = unary("cos", np.cos, lambda g, x: neg(g * sin(x)))
 tan = unary("tan", np.tan, lambda g, y: g * (y * y + 1.0))
 asin = unary("asin", np.arcsin, lambda g, x: g * rsqrt(1.0 - x * x))
 acos = unary("acos", np.arccos, lambda g, x: neg(g * rsqrt(1.0 - x * x)))
 atan = unary("atan", np.arctan, lambda g, x: g / (x * x + 1.0))
 sinh = unary("sinh", np.sinh, lambda g, x: g * cosh(x))
-cosh = unary("cosh", np.cosh, lambda g, x: g * sinh(x))
+cosh: Op = unary("cosh", np.cosh, lambda g, x: g * sinh(x))
 tanh = unary("tanh", np.tanh, lambda g, y: g * (1.0 - y * y))
 asinh = unary("asinh", np.arcsinh, lambda g, x: g * rsqrt(x * x + 1.0))
 acosh = unary("acosh", np.arccosh, lambda g, x: g * rsqrt(x * x - 1.0))
@@ -355,8 +335,8 @@ erfc = unary("erfc", _scipy("erfc"), lambda g, x: g * (exp(neg(x * x)) * (-2 / m
 erfinv = unary("erfinv", _scipy("erfinv"), lambda g, y: g * (exp(y * y) * (math.sqrt(math.pi) / 2)),
                check=takes("erfinv", 2))
 lgamma = unary("lgamma", _scipy("gammaln"), lambda g, x: g * digamma(x), check=takes("lgamma", 2))
-digamma = unary("digamma", _scipy("psi"), lambda g, x: g * polygamma(x, n=1), check=takes("digamma", 2))
-polygamma = unary("polygamma", _polygamma, lambda g, x, n: g * polygamma(x, n=n + 1), check=takes("polygamma", 2))
+digamma: Op = unary("digamma", _scipy("psi"), lambda g, x: g * polygamma(x, n=1), check=takes("digamma", 2))
+polygamma: Op = unary("polygamma", _polygamma, lambda g, x, n: g * polygamma(x, n=n + 1), check=takes("polygamma", 2))
 
 
 # Rounding ---------------------------------------------------------------------------------------------------
@@ -384,12 +364,12 @@ frac = unary("frac", lambda x: x - np.trunc(x), lambda g: g, result="promote", c
 # Comparison, logic, bits ------------------------------------------------------------------------------------
 
 eq = binary("eq", np.equal, result="bool")
-ne = binary("ne", np.not_equal, result="bool")
+ne: Op = binary("ne", np.not_equal, result="bool")
 lt = binary("lt", np.less, result="bool", check=takes("lt", 0, 1, 2))
-le = binary("le", np.less_equal, result="bool", check=takes("le", 0, 1, 2))
+le: Op = binary("le", np.less_equal, result="bool", check=takes("le", 0, 1, 2))
 gt = binary("gt", np.greater, result="bool", check=takes("gt", 0, 1, 2))
-ge = binary("ge", np.greater_equal, result="bool", check=takes("ge", 0, 1, 2))
-logical_and = binary("logical_and", np.logical_and, result="test")
+ge: Op = binary("ge", np.greater_equal, result="bool", check=takes("ge", 0, 1, 2))
+logical_and: Op = binary("logical_and", np.logical_and, result="test")
 logical_or = binary("logical_or", np.logical_or, result="test")
 logical_xor = binary("logical_xor", np.logical_xor, result="test")
 logical_not = unary("logical_not", np.logical_not, result="test")
@@ -432,13 +412,13 @@ def _clamp(x: Any, low: Any, high: Any) -> Any:
 def clamp_min_array(x: Any, low: Any) -> Any:
     """Gives the larger of x and a bound."""
     # np.clip has vector code where np.maximum has none: up to three times quicker on large arrays, slower to start.
-    if x.size > _BLOCK and x.dtype.kind == "f" and low.ndim == 0:
+    if x.size > _LARGE and x.dtype.kind == "f" and low.ndim == 0:
         return np.clip(x, low, x.dtype.type(np.inf))
     return np.maximum(x, low)
 
 
 def _clamp_max_array(x: Any, high: Any) -> Any:
-    if x.size > _BLOCK and x.dtype.kind == "f" and high.ndim == 0:
+    if x.size > _LARGE and x.dtype.kind == "f" and high.ndim == 0:
         return np.clip(x, x.dtype.type(-np.inf), high)
     return np.minimum(x, high)
 
@@ -454,10 +434,10 @@ def _nan_to_num(x: Any, nan: Any, posinf: Any, neginf: Any) -> Any:
     return x.copy() if x.dtype.kind in "biu" else np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
 
-where = elementwise("where", select_array, "cond a b", condition=True, linear=(".PP",),
+where: Op = elementwise("where", select_array, "cond a b", condition=True, linear=(".PP",),
                     vjps=(None, lambda g, cond: keep(cond, g), lambda g, cond: keep(logical_not(cond), g)))
 # keep(mask, x) is x where the mask holds, else 0; unlike where with the number 0 it is linear: Partial passes through.
-keep = elementwise("keep", keep_array, "mask x", condition=True, linear=(".P",),
+keep: Op = elementwise("keep", keep_array, "mask x", condition=True, linear=(".P",),
                    vjps=(None, lambda g, mask: keep(mask, g)))
 
 # How much of a maximum's gradient goes to a: 1, 0, or one half on a tie.

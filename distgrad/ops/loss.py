@@ -1,7 +1,7 @@
 """Ops of the losses: picking one class per element, binary cross entropy, checked variances.
 
 Invariant: of the class losses only the class dim must be whole. Every other dim may be sharded, so a loss over sharded
-rows moves nothing but its final sum. `nll` and `nll_spread` are each other's adjoint, so derivatives of any order exist.
+rows moves nothing but its final sum. `nll` and `nll_spread` are adjoint to each other, so all derivatives exist.
 """
 
 from __future__ import annotations

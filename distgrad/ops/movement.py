@@ -275,7 +275,7 @@ def _scatter_meta(base: TensorMeta, new: TensorMeta, taken: tuple[int, ...], nam
 def _slice_scatter_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from _axis_rows(ins, outs, attrs)
     yield Row((attrs["axis"], None, None), (attrs["axis"],))
-    yield from parts_rows(ins)
+    yield from parts_rows(ins, (SUM,))
 
 
 def _slice_scatter_meta(base: TensorMeta, new: TensorMeta, start: Any, *, axis: int, step: int) -> MetaResult:
@@ -375,7 +375,7 @@ def _concat_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from other_dims_rows(ins, outs, attrs)
     axis = attrs["axis"]
     yield Row((axis,) * len(ins), (axis,), through=_concat_through)
-    yield from parts_rows(ins)
+    yield from parts_rows(ins, (SUM,))
 
 
 def _concat_vjp(g: Any, needs: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...], axis: int) -> list[Any]:
@@ -450,7 +450,7 @@ def _embed_diagonal_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -
 def _diagonal_scatter_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     for position, dim in enumerate(_rest(outs[0].ndim, attrs["axis1"], attrs["axis2"])):
         yield Row((dim, position), (dim,))
-    yield from parts_rows(ins)
+    yield from parts_rows(ins, (SUM,))
 
 
 def _diagonal_scatter_meta(base: TensorMeta, new: TensorMeta, *, offset: int, axis1: int, axis2: int) -> MetaResult:

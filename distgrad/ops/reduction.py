@@ -19,7 +19,7 @@ from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import movement
 from distgrad.ops.cumulative import before, conjugate, cumprod, reverse
-from distgrad.ops.elementwise import eq, keep, ne, where
+from distgrad.ops.elementwise import eq, isnan, keep, logical_and, logical_or, ne, where
 
 Axes = tuple[int, ...]
 _PAIRWISE = 4096  # longer runs are cut, so that rounding errors do not grow with the length
@@ -59,21 +59,19 @@ def _sum_middle(x: np.ndarray) -> np.ndarray:
 
 def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
     """Sums float32 or float64 over axes."""
+    if x.size < 4096:
+        return np.add.reduce(x, axis=axis, keepdims=keepdims)
     shape = reduced_shape(x.shape, axis, keepdims)
     factor = 1
     for a in axis:  # what a broadcast repeats is the same number over again
         if x.strides[a] == 0 and x.shape[a] > 1:
             factor *= x.shape[a]
             x = x[(slice(None),) * a + (slice(0, 1),)]
-    if x.size < 2048:
-        out = np.add.reduce(x, axis=axis, keepdims=keepdims)
+    if x.flags.f_contiguous and not x.flags.c_contiguous:
+        flipped = tuple(x.ndim - 1 - a for a in axis)
+        out = _by_groups(x.T, flipped).reshape(shape[::-1]).T
     else:
-        if not x.flags.c_contiguous and x.flags.f_contiguous:
-            x, axis = x.T, tuple(sorted(x.ndim - 1 - a for a in axis))
-            shape = reduced_shape(x.shape, axis, keepdims)
-            out = _by_groups(np.ascontiguousarray(x), axis).reshape(shape).T
-        else:
-            out = _by_groups(np.ascontiguousarray(x), axis).reshape(shape)
+        out = _by_groups(np.ascontiguousarray(x), axis).reshape(shape)
     return out * x.dtype.type(factor) if factor != 1 else out
 
 
@@ -181,10 +179,12 @@ def _extreme(function: np.ufunc, reduce: str) -> Callable[..., np.ndarray]:
 
 
 def _ties_vjp(g: Any, x: Any, y: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
-    """Divides the cotangent evenly among the elements that equal the result."""
-    mask = eq(x, restore(y, x_shape, axis, keepdims))
-    count = sum(mask, axis=axis, keepdims=True)
-    return keep(mask, restore(g, x_shape, axis, keepdims) / count)
+    """Divides the cotangent evenly among the elements that equal the result; a NaN result makes all of it NaN."""
+    return _shared(g, eq(x, restore(y, x_shape, axis, keepdims)), x_shape, axis, keepdims)
+
+
+def _shared(g: Any, mask: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
+    return keep(mask, restore(g, x_shape, axis, keepdims)) / sum(mask, axis=axis, keepdims=True)
 
 
 amax = reduction("amax", _extreme(np.maximum, "max"), _ties_vjp, partial="max", needs_elements=True)
@@ -296,8 +296,15 @@ def _median_of_all(place: Chooser) -> Callable[..., np.ndarray]:
     return kernel
 
 
-median_of_all = reduction("median_of_all", _median_of_all(_middle_place), _ties_vjp)
-nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number_place), _ties_vjp)
+def _median_vjp(g: Any, x: Any, y: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
+    """Divides the cotangent evenly among the elements that equal the median, NaN equal to NaN."""
+    middle = restore(y, x_shape, axis, keepdims)
+    mask = logical_or(eq(x, middle), logical_and(isnan(x), isnan(middle)))
+    return _shared(g, mask, x_shape, axis, keepdims)
+
+
+median_of_all = reduction("median_of_all", _median_of_all(_middle_place), _median_vjp)
+nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number_place), _median_vjp)
 
 
 def _root_vjp(g: Any, y: Any, degree: float) -> Any:

@@ -1,4 +1,4 @@
-"""Ops about order: which positions hold the smallest, largest, middle or most frequent elements.
+"""Ops about order: which positions hold the smallest, largest or most frequent elements.
 
 Invariant: the ops here give positions (int64) and have no gradient; values are always read with `take_along`, whose rule is
 their gradient. NaN counts as greater than every number, as in PyTorch; equal elements keep their order.
@@ -96,22 +96,6 @@ def _kth(x: np.ndarray, axis: int, count: int, *, rank: int) -> np.ndarray:
     return np.take(np.argpartition(x, rank, axis), [rank], axis)
 
 
-def _median(x: np.ndarray, axis: int, count: int, *, skip_nan: bool) -> np.ndarray:
-    size = x.shape[axis]
-    if not x.size:
-        return np.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), np.int64)
-    if x.dtype.kind != "f":
-        return _kth(x, axis, 1, rank=(size - 1) // 2)
-    missing = np.isnan(x)
-    if not missing.any():
-        return _kth(x, axis, 1, rank=(size - 1) // 2)
-    if not skip_nan:
-        some = missing.any(axis, keepdims=True)
-        return np.where(some, missing.argmax(axis, keepdims=True), _kth(x, axis, 1, rank=(size - 1) // 2))
-    numbers = size - missing.sum(axis, keepdims=True)
-    return np.take_along_axis(_argsort(x, axis=axis, descending=False), np.maximum(numbers - 1, 0) // 2, axis)
-
-
 def _mode(x: np.ndarray, axis: int, count: int) -> np.ndarray:
     """The last position of the smallest most frequent element of each row."""
     if not x.size:
@@ -129,7 +113,6 @@ def _mode(x: np.ndarray, axis: int, count: int) -> np.ndarray:
 
 topk_index = _selection("topk", _topk)
 kth_index = _selection("kthvalue", _kth)
-median_index = _selection("median", _median)
 mode_index = _selection("mode", _mode)
 
 

@@ -7,7 +7,7 @@ optimizer alive, and removing twice is harmless.
 import itertools
 import weakref
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Self
 
 _hook_ids = itertools.count()
 
@@ -39,7 +39,7 @@ class RemovableHandle:
         # A dictionary that was gone when the handle was pickled stays gone: an unreferenced stand-in dies at once.
         self._dicts = tuple(weakref.ref(OrderedDict() if hooks is None else hooks) for hooks in dicts)
 
-    def __enter__(self) -> "RemovableHandle":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

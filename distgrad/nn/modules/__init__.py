@@ -33,9 +33,32 @@ from distgrad.nn.modules.activation import (
     Tanhshrink,
     Threshold,
 )
-from distgrad.nn.modules.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
-from distgrad.nn.modules.dropout import AlphaDropout, Dropout
-from distgrad.nn.modules.linear import Bilinear, Flatten, Identity, Linear, Unflatten
+from distgrad.nn.modules.containers import (
+    ModuleDict,
+    ModuleList,
+    ParameterDict,
+    ParameterList,
+    Sequential,
+)
+from distgrad.nn.modules.distance import (
+    CosineSimilarity,
+    PairwiseDistance,
+)
+from distgrad.nn.modules.dropout import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+)
+from distgrad.nn.modules.linear import (
+    Bilinear,
+    Flatten,
+    Identity,
+    Linear,
+    Unflatten,
+)
 from distgrad.nn.modules.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -56,10 +79,19 @@ from distgrad.nn.modules.loss import (
     SmoothL1Loss,
     SoftMarginLoss,
     TripletMarginLoss,
+    TripletMarginWithDistanceLoss,
 )
-from distgrad.nn.modules.module import Module
-from distgrad.nn.modules.normalization import LayerNorm, RMSNorm
-from distgrad.nn.modules.sparse import Embedding
+from distgrad.nn.modules.module import (
+    Module,
+)
+from distgrad.nn.modules.normalization import (
+    GroupNorm,
+    LayerNorm,
+    RMSNorm,
+)
+from distgrad.nn.modules.sparse import (
+    Embedding,
+)
 
 __all__ = [
     "AlphaDropout",
@@ -68,14 +100,20 @@ __all__ = [
     "Bilinear",
     "CELU",
     "CosineEmbeddingLoss",
+    "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "ELU",
     "Embedding",
+    "FeatureAlphaDropout",
     "Flatten",
     "GELU",
     "GLU",
     "GaussianNLLLoss",
+    "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
@@ -101,6 +139,7 @@ __all__ = [
     "MultiMarginLoss",
     "NLLLoss",
     "PReLU",
+    "PairwiseDistance",
     "ParameterDict",
     "ParameterList",
     "PoissonNLLLoss",
@@ -124,5 +163,6 @@ __all__ = [
     "Tanhshrink",
     "Threshold",
     "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
     "Unflatten",
 ]

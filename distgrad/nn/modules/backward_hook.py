@@ -17,7 +17,7 @@ _Gradients = tuple  # of Tensor or None, one entry for each position
 
 
 @functools.cache
-def _boundary_function() -> type:
+def _boundary_function() -> Any:
     """Returns the identity whose backward passes its gradients through a function (made late: it needs autograd)."""
 
     class Boundary(dg.autograd.Function):

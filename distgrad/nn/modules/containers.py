@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from typing import Any, Self
 
 from distgrad.nn.modules.module import Module, indent
 from distgrad.nn.parameter import Parameter
@@ -77,13 +77,13 @@ class _ModuleSequence(Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __iter__(self) -> Iterator[Module]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._modules.values())
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if not name.isdigit()]
 
-    def append(self, module: Module) -> Any:
+    def append(self, module: Module) -> Self:
         """Adds a module at the end and returns the container."""
         self.add_module(str(len(self)), module)
         return self
@@ -129,7 +129,7 @@ class Sequential(_ModuleSequence):
             raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
         return Sequential(*self, *other)
 
-    def __iadd__(self, other: Sequential) -> Sequential:
+    def __iadd__(self, other: Sequential) -> Self:
         if not isinstance(other, Sequential):
             raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
         return self.extend(other)
@@ -144,17 +144,17 @@ class Sequential(_ModuleSequence):
     def __rmul__(self, times: int) -> Sequential:
         return self * times
 
-    def __imul__(self, times: int) -> Sequential:
+    def __imul__(self, times: int) -> Self:
         self._replace_all(list(self * times))
         return self
 
-    def extend(self, sequential: Iterable[Module]) -> Sequential:
+    def extend(self, sequential: Iterable[Module]) -> Self:
         """Adds the modules of an iterable at the end and returns the chain."""
         for module in list(sequential):
             self.append(module)
         return self
 
-    def insert(self, index: int, module: Module) -> Sequential:
+    def insert(self, index: int, module: Module) -> Self:
         """Puts ``module`` before position ``index``."""
         if not isinstance(module, Module):
             raise AssertionError(f"module should be of type: {Module}")
@@ -180,10 +180,10 @@ class ModuleList(_ModuleSequence):
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList([*self, *other])
 
-    def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
+    def __iadd__(self, modules: Iterable[Module]) -> Self:
         return self.extend(modules)
 
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
+    def extend(self, modules: Iterable[Module]) -> Self:
         """Adds the modules of an iterable at the end and returns the list."""
         _require_iterable(self, modules)
         for module in list(modules):
@@ -221,7 +221,7 @@ class ModuleDict(Module):
         if modules is not None:
             self.update(modules)
 
-    def __getitem__(self, key: str) -> Module:
+    def __getitem__(self, key: str) -> Any:
         return self._modules[key]
 
     def __setitem__(self, key: str, module: Module) -> None:
@@ -243,19 +243,19 @@ class ModuleDict(Module):
         """Removes all modules."""
         self._modules.clear()
 
-    def pop(self, key: str) -> Module:
+    def pop(self, key: str) -> Any:
         """Removes the module ``key`` and returns it."""
         return self._modules.pop(key)
 
-    def keys(self) -> Iterable[str]:
+    def keys(self) -> KeysView[str]:
         """Returns the names."""
         return self._modules.keys()
 
-    def items(self) -> Iterable[tuple[str, Module]]:
+    def items(self) -> ItemsView[str, Any]:
         """Returns the names and modules."""
         return self._modules.items()
 
-    def values(self) -> Iterable[Module]:
+    def values(self) -> ValuesView[Any]:
         """Returns the modules."""
         return self._modules.values()
 
@@ -296,17 +296,17 @@ class ParameterList(Module):
     def __iter__(self) -> Iterator[Any]:
         return (self[place] for place in range(self._size))
 
-    def __iadd__(self, values: Iterable[Any]) -> ParameterList:
+    def __iadd__(self, values: Iterable[Any]) -> Self:
         return self.extend(values)
 
-    def append(self, value: Any) -> ParameterList:
+    def append(self, value: Any) -> Self:
         """Adds a value at the end and returns the list."""
         place = self._size
         self._size += 1
         self[place] = value
         return self
 
-    def extend(self, values: Iterable[Any]) -> ParameterList:
+    def extend(self, values: Iterable[Any]) -> Self:
         """Adds the values of an iterable at the end and returns the list."""
         # A lone tensor would be taken apart row by row: certainly not what was meant.
         if isinstance(values, Tensor):
@@ -379,7 +379,7 @@ class ParameterDict(Module):
         result.update(other)
         return result
 
-    def __ior__(self, other: ParameterDict) -> ParameterDict:
+    def __ior__(self, other: ParameterDict) -> Self:
         self.update(other)
         return self
 

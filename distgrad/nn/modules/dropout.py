@@ -36,3 +36,31 @@ class AlphaDropout(_DropoutNd):
 
     def forward(self, input: Tensor) -> Tensor:
         return dg.nn.functional.alpha_dropout(input, self.p, self.training)
+
+
+class Dropout1d(_DropoutNd):
+    """Zeroes whole channels of ``(N, C, L)`` with probability ``p``. Source: torch.nn.Dropout1d."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dg.nn.functional.dropout1d(input, self.p, self.training, self.inplace)
+
+
+class Dropout2d(_DropoutNd):
+    """Zeroes whole channels of ``(N, C, H, W)`` with probability ``p``. Source: torch.nn.Dropout2d."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dg.nn.functional.dropout2d(input, self.p, self.training, self.inplace)
+
+
+class Dropout3d(_DropoutNd):
+    """Zeroes whole channels of ``(N, C, D, H, W)`` with probability ``p``. Source: torch.nn.Dropout3d."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dg.nn.functional.dropout3d(input, self.p, self.training, self.inplace)
+
+
+class FeatureAlphaDropout(_DropoutNd):
+    """Drops whole channels as ``AlphaDropout`` drops elements. Source: torch.nn.FeatureAlphaDropout."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dg.nn.functional.feature_alpha_dropout(input, self.p, self.training)

@@ -6,6 +6,7 @@ Invariant: ``reduction`` is "mean", "sum" or "none"; means count the elements of
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import distgrad as dg
 from distgrad.nn.modules.module import Module
@@ -360,6 +361,41 @@ class TripletMarginLoss(_Loss):
             margin=self.margin,
             p=self.p,
             eps=self.eps,
+            swap=self.swap,
+            reduction=self.reduction,
+        )
+
+
+class TripletMarginWithDistanceLoss(_Loss):
+    """Averages ``max(0, d(anchor, positive) - d(anchor, negative) + margin)`` for a distance function ``d``.
+
+    Source: torch.nn.TripletMarginWithDistanceLoss.
+    """
+
+    def __init__(
+        self,
+        *,
+        distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+        margin: float = 1.0,
+        swap: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        if margin <= 0:
+            raise ValueError(
+                f"TripletMarginWithDistanceLoss: expected margin to be greater than 0, got {margin} instead"
+            )
+        self.distance_function = dg.nn.functional.pairwise_distance if distance_function is None else distance_function
+        self.margin = margin
+        self.swap = swap
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        return dg.nn.functional.triplet_margin_with_distance_loss(
+            anchor,
+            positive,
+            negative,
+            distance_function=self.distance_function,
+            margin=self.margin,
             swap=self.swap,
             reduction=self.reduction,
         )

@@ -38,6 +38,7 @@ class Module(ModuleTree):
     ['scale']
     """
 
+    _modules: dict[str, Module | None]  # type: ignore[assignment]
     dump_patches = False
     _version = 1
     training: bool

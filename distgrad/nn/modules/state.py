@@ -38,7 +38,7 @@ def _overrides(module: Any, method: str) -> bool:
 def save(module: Any, destination: Any, prefix: str, keep_vars: bool) -> Any:
     """Adds the tensors of ``module`` and everything below it to ``destination`` and returns it."""
     if not hasattr(destination, "_metadata") and isinstance(destination, OrderedDict):
-        destination._metadata = OrderedDict()
+        destination._metadata = OrderedDict()  # type: ignore[attr-defined]  # torch keeps it on the dictionary too
     local_metadata = {"version": module._version}
     if hasattr(destination, "_metadata"):
         destination._metadata[prefix[:-1]] = local_metadata
@@ -63,7 +63,7 @@ def save_own(module: Any, destination: Any, prefix: str, keep_vars: bool) -> Non
 
 def _persistent(module: ModuleTree) -> dict[str, Tensor]:
     """Returns the module's own tensors that a state dict contains."""
-    tensors = {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
+    tensors: dict[str, Tensor] = {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
     for name, tensor in module._buffers.items():
         if tensor is not None and name not in module._non_persistent_buffers_set:
             tensors[name] = tensor

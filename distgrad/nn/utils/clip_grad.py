@@ -68,7 +68,7 @@ def clip_grads_with_norm_(
     if not gradients:
         return
     with dg.no_grad():
-        factor = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
+        factor = dg.clamp(float(max_norm) / (total_norm + 1e-6), max=1.0)
         for gradient in gradients:
             gradient.mul_(factor)
 

@@ -7,16 +7,15 @@ back. On a cluster only the rows asked for move, from worker to worker, and noth
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import distgrad as dg
 from distgrad.utils.data.collate import default_collate, default_convert
-from distgrad.utils.data.dataset import Dataset, IterableDataset, Subset, TensorDataset
+from distgrad.utils.data.dataset import IterableDataset, Subset, TensorDataset
 from distgrad.utils.data.sampler import (
     BatchSampler,
     RandomSampler,
-    Sampler,
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
@@ -28,7 +27,6 @@ _FIXED_ATTRIBUTES = frozenset(("batch_size", "batch_sampler", "sampler", "drop_l
 
 def get_worker_info() -> None:
     """Returns None: batches are made where the loader is used, never in worker processes of a loader."""
-    return None
 
 
 def _rows(dataset: Any) -> tuple[TensorDataset, Any] | None:
@@ -64,11 +62,11 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Any,
         batch_size: int | None = 1,
         shuffle: bool | None = None,
-        sampler: Sampler | Iterable | None = None,
-        batch_sampler: Sampler | Iterable | None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
         num_workers: int = 0,
         collate_fn: Callable[[list], Any] | None = None,
         pin_memory: bool = False,
@@ -129,25 +127,25 @@ class DataLoader:
 
     def __len__(self) -> int:
         if isinstance(self.dataset, IterableDataset):
-            length = len(self.dataset)  # type: ignore[arg-type]
+            length = len(self.dataset)  # type: ignore[arg-type]  # TypeError, as torch, for one without a length
             if self.batch_size is None:
                 return length
             full, rest = divmod(length, self.batch_size)
             return full + (rest > 0 and not self.drop_last)
-        return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
+        return len(self.sampler if self.batch_sampler is None else self.batch_sampler)
 
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.dataset, IterableDataset):
             return self._stream()
         if self.batch_sampler is None:
-            return (self.collate_fn(self.dataset[index]) for index in self.sampler)  # type: ignore[union-attr]
+            return (self.collate_fn(self.dataset[index]) for index in self.sampler)
         rows = _rows(self.dataset) if self.collate_fn is default_collate else None
         if rows is None:
             return (self.collate_fn(self._samples(batch)) for batch in self.batch_sampler)
         return ([tensor[index] for tensor in rows[0].tensors] for index in self._batch_indices(rows[1]))
 
     def _stream(self) -> Iterator[Any]:
-        items = iter(self.dataset)  # type: ignore[call-overload]
+        items = iter(self.dataset)
         if self.batch_size is None:
             yield from map(self.collate_fn, items)
             return
@@ -176,15 +174,15 @@ class DataLoader:
             yield from parts if chosen is None else (chosen[part] for part in parts)
         else:
             # A sampler of the user's own gives Python numbers: they go out as one index tensor per batch.
-            for batch in self.batch_sampler:  # type: ignore[union-attr]
+            for batch in self.batch_sampler:
                 index = dg.as_tensor(batch)
                 yield index if chosen is None else chosen[index]
 
     def _slices(self, length: int) -> Iterator[slice]:
         """Yields the slices of ``range(length)`` that are batches."""
-        size = self.batch_sampler.batch_size  # type: ignore[union-attr]
+        size = self.batch_sampler.batch_size
         for start in range(0, length, size):
-            if start + size <= length or not self.batch_sampler.drop_last:  # type: ignore[union-attr]
+            if start + size <= length or not self.batch_sampler.drop_last:
                 yield slice(start, min(start + size, length))
 
 

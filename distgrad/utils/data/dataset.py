@@ -14,23 +14,23 @@ from typing import Any, Generic, TypeVar
 
 import distgrad as dg
 
-Item = TypeVar("Item", covariant=True)
+Item_co = TypeVar("Item_co", covariant=True)
 
 
-class Dataset(Generic[Item]):
+class Dataset(Generic[Item_co]):
     """Base class of datasets with random access: a subclass defines ``__getitem__``, mostly ``__len__`` too.
 
     Source: torch.utils.data.Dataset.
     """
 
-    def __getitem__(self, index: Any) -> Item:
+    def __getitem__(self, index: Any) -> Item_co:
         raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
 
     def __add__(self, other: Dataset) -> ConcatDataset:
         return ConcatDataset([self, other])
 
 
-class IterableDataset(Dataset[Item], Iterable[Item]):
+class IterableDataset(Dataset[Item_co], Iterable[Item_co]):
     """Base class of datasets that can only be gone through in order: a subclass defines ``__iter__``.
 
     Source: torch.utils.data.IterableDataset.
@@ -87,7 +87,7 @@ class StackDataset(Dataset[Any]):
         return self._length
 
 
-class ConcatDataset(Dataset[Item]):
+class ConcatDataset(Dataset[Item_co]):
     """Datasets one after the other, as one. Source: torch.utils.data.ConcatDataset."""
 
     def __init__(self, datasets: Iterable[Dataset]) -> None:
@@ -101,7 +101,7 @@ class ConcatDataset(Dataset[Item]):
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> Item_co:
         if index < 0:
             if -index > len(self):
                 raise ValueError("absolute value of index should not exceed dataset length")
@@ -111,7 +111,7 @@ class ConcatDataset(Dataset[Item]):
         return self.datasets[place][index - before]
 
 
-class ChainDataset(IterableDataset[Item]):
+class ChainDataset(IterableDataset[Item_co]):
     """Iterable datasets one after the other, as one. Source: torch.utils.data.ChainDataset."""
 
     def __init__(self, datasets: Iterable[Dataset]) -> None:
@@ -123,24 +123,24 @@ class ChainDataset(IterableDataset[Item]):
                 raise AssertionError("ChainDataset only supports IterableDataset")
             yield dataset
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Item_co]:
         return itertools.chain.from_iterable(self._checked())
 
     def __len__(self) -> int:
         return sum(len(dataset) for dataset in self._checked())
 
 
-class Subset(Dataset[Item]):
+class Subset(Dataset[Item_co]):
     """The items of ``dataset`` at ``indices``, a sequence of ints or a 1-d index tensor.
 
     ``indices`` reads as a list. A tensor given for it is kept as it is, and is turned into the list only when somebody
     asks for that: batches of a tensor dataset do not. Source: torch.utils.data.Subset.
     """
 
-    def __init__(self, dataset: Dataset[Item], indices: Any) -> None:
+    def __init__(self, dataset: Dataset[Item_co], indices: Any) -> None:
         self.dataset = dataset
-        self._index_tensor = indices if isinstance(indices, dg.Tensor) else None
-        self._indices: Sequence[int] | None = None if self._index_tensor is not None else indices
+        self._index_tensor: Any = indices if isinstance(indices, dg.Tensor) else None
+        self._indices: Any = None if self._index_tensor is not None else indices
 
     @property
     def indices(self) -> Sequence[int]:
@@ -155,12 +155,12 @@ class Subset(Dataset[Item]):
             self._index_tensor = dg.tensor(list(self._indices), dtype=dg.int64)
         return self._index_tensor
 
-    def __getitem__(self, index: Any) -> Item:
+    def __getitem__(self, index: Any) -> Item_co:
         if isinstance(index, list):
             return self.dataset[[self.indices[place] for place in index]]
         return self.dataset[self.indices[index]]
 
-    def __getitems__(self, indices: list[int]) -> list[Item]:
+    def __getitems__(self, indices: list[int]) -> list[Item_co]:
         chosen = [self.indices[place] for place in indices]
         if callable(getattr(self.dataset, "__getitems__", None)):
             return self.dataset.__getitems__(chosen)  # type: ignore[attr-defined]
@@ -170,7 +170,7 @@ class Subset(Dataset[Item]):
         return len(self._indices) if self._indices is not None else self._index_tensor.shape[0]
 
 
-def random_split(dataset: Dataset[Item], lengths: Sequence[float], generator: Any = None) -> list[Subset[Item]]:
+def random_split(dataset: Dataset[Item_co], lengths: Sequence[float], generator: Any = None) -> list[Subset[Item_co]]:
     """Splits a dataset at random into parts of the given lengths, or of the given fractions that sum to 1.
 
     What fractions leave over is dealt out one each from the first part on. Raises ValueError when the lengths do not

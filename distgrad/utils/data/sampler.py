@@ -12,16 +12,16 @@ from typing import Any, Generic, TypeVar
 
 import distgrad as dg
 
-Index = TypeVar("Index", covariant=True)
+Index_co = TypeVar("Index_co", covariant=True)
 
 
-class Sampler(Generic[Index]):
+class Sampler(Generic[Index_co]):
     """Base class of samplers: a subclass defines ``__iter__``, mostly ``__len__`` too.
 
     Source: torch.utils.data.Sampler.
     """
 
-    def __iter__(self) -> Iterator[Index]:
+    def __iter__(self) -> Iterator[Index_co]:
         raise NotImplementedError
 
 
@@ -114,11 +114,10 @@ class WeightedRandomSampler(Sampler[int]):
         _check_count(num_samples)
         if not isinstance(replacement, bool):
             raise ValueError(f"replacement should be a boolean value, but got replacement={replacement}")
-        if not isinstance(weights, dg.Tensor):
-            weights = dg.tensor(weights, dtype=dg.float64)
-        if weights.dim() != 1:
-            raise ValueError(f"weights should be a 1d sequence but given weights have shape {tuple(weights.shape)}")
-        self.weights = weights.to(dg.float64)
+        tensor: Any = weights if isinstance(weights, dg.Tensor) else dg.tensor(weights, dtype=dg.float64)
+        if tensor.ndim != 1:
+            raise ValueError(f"weights should be a 1d sequence but given weights have shape {tuple(tensor.shape)}")
+        self.weights = tensor.to(dg.float64)
         self.num_samples = num_samples
         self.replacement = replacement
         self.generator = generator
