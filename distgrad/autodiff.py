@@ -65,6 +65,8 @@ class GradFn:
         """Gives the cotangent of each input (None where none is needed) from those of the outputs."""
         plan = self.plan
         op = plan.op
+        # Rules are plain derivatives; PyTorch's gradient of a complex value is the conjugate of that.
+        gs = [conjugate(h) for h in gs]
         g = gs[0] if len(gs) == 1 else tuple(
             zeros_like_spec(s) if h is None and s.meta.dtype.category >= 2 else h for s, h in zip(plan.outs, gs)
         )
@@ -78,7 +80,7 @@ class GradFn:
             ]
         for position, (result, edge) in enumerate(zip(results, self.edges)):
             if result is not None and edge is not None:
-                results[position] = match(result, plan.ins[position])
+                results[position] = match(conjugate(result), plan.ins[position])
         return results
 
     def _arguments(self, rule: Rule, g: Any, create: bool, make: Callable[..., Any]) -> list[Any]:
@@ -127,6 +129,11 @@ def grad_name(op: str) -> str:
 def zeros_like_spec(spec: Any) -> Any:
     """Gives zeros for a cotangent that nobody supplied."""
     return OPS["full"](0.0, shape=spec.meta.shape, dtype=spec.meta.dtype.name)
+
+
+def conjugate(g: Any) -> Any:
+    """Gives the conjugate of a complex tensor, and anything else as it is."""
+    return OPS["conj"](g) if g is not None and g.dtype.is_complex else g
 
 
 def match(g: Any, spec: Any) -> Any:

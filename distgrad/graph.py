@@ -43,12 +43,16 @@ class Plan:
 
 
 class Slot:
-    """A value on the workers. When the last node lets go of it, its id is queued to be freed; nothing is sent."""
+    """A value on the workers. When the last node lets go of it, its id is queued to be freed; nothing is sent.
 
-    __slots__ = ("freed", "id", "run")
+    `run` is the sequence of the run that computes it (-1: data), `program` and `output` which output of which program.
+    """
 
-    def __init__(self, identity: int, freed: list[int], run: int = -1) -> None:
-        self.id, self.freed, self.run = identity, freed, run  # run: the sequence that computes it, -1 for data
+    __slots__ = ("freed", "id", "output", "program", "run")
+
+    def __init__(self, identity: int, freed: list[int], run: int = -1, program: int = -1, output: int = -1) -> None:
+        self.id, self.freed = identity, freed
+        self.run, self.program, self.output = run, program, output
 
     def __del__(self) -> None:
         self.freed.append(self.id)
@@ -186,11 +190,13 @@ def prune(pending: list[Call]) -> tuple[list[Call], list[list[bool]]]:
         if not used:
             for node in call.outputs:
                 node.call = None
+            node = None
             call.outputs = call.inputs = ()
             continue
         for value in call.inputs:
             if type(value) is Node and value.call is not None:
                 inner[id(value)] = inner.get(id(value), 0) + 1
+        value = None  # a name that still holds a node would count as a reader of it
         live.append(call)
         wanted.append(flags)
     live.reverse()

@@ -17,7 +17,6 @@ from distgrad.program import Instruction, Program, check
 
 BUCKET_BYTES = 25 << 20
 FIRST_BUCKET_BYTES = 1 << 20  # a small first bucket gets the exchange going early
-RETURNED_BYTES = 256  # results up to this size come back with the run, so that reading a loss costs no message
 
 
 class Recorded:
@@ -92,26 +91,26 @@ def lower(recorded: Recorded, *, buckets: bool = True) -> Program:
                         call=position)
         )
 
+    # No Partial value outlives a program. Its reduction stands right after it, where it can share a bucket.
+    made = {register: i for i, instruction in enumerate(instructions) for register in instruction.outs}
+    after: dict[int, list[Instruction]] = {}
     outputs: list[int] = []
-    for node in recorded.outputs:  # no Partial value outlives a program
+    for node in recorded.outputs:
         register = registers[id(node)]
-        placement = node.spec.placement
-        if isinstance(placement, Partial):
+        if isinstance(node.spec.placement, Partial):
             if (register, REPLICATE) not in moved:
                 moved[(register, REPLICATE)] = count
-                instructions.append(_reduction(register, count, node.spec, len(recorded.calls) - 1))
+                producer = made[register]
+                reduction = _reduction(register, count, node.spec, instructions[producer].call)
+                after.setdefault(producer, []).append(reduction)
                 count += 1
             register = moved[(register, REPLICATE)]
         outputs.append(register)
+    instructions = [one for i, instruction in enumerate(instructions) for one in (instruction, *after.get(i, ()))]
     if buckets:
         instructions = bucketed(instructions)
-    returned = tuple(
-        i for i, node in enumerate(recorded.outputs)
-        if node.spec.meta.nbytes <= RETURNED_BYTES and final_spec(node.spec).placement is REPLICATE
-    )
     program = Program(
-        tuple(n.spec for n in recorded.inputs), len(recorded.numbers), tuple(instructions), tuple(outputs), returned,
-        count,
+        tuple(n.spec for n in recorded.inputs), len(recorded.numbers), tuple(instructions), tuple(outputs), count,
     )
     return check(with_frees(program))
 

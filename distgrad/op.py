@@ -90,6 +90,8 @@ class Op:
     ) -> None:
         if name in OPS:
             raise ValueError(f"op {name!r} is defined twice")
+        if not set(inputs.lstrip("*").split()).isdisjoint(outputs.split()):
+            raise ValueError(f"op {name!r}: an input and an output have the same name; rules could not tell them apart")
         self.name, self.kernel, self.meta, self.rows = name, kernel, meta, rows
         self.variadic = inputs.startswith("*")
         self.input_names = tuple(inputs.lstrip("*").split())

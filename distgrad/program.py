@@ -48,14 +48,13 @@ class Program:
     """Instructions with their inputs and outputs.
 
     `inputs` are the specs of the first registers, `numbers` how many Python numbers follow, `outputs` the registers
-    to keep, `returned` the positions in `outputs` whose values go back to the driver with the run (small ones).
+    to keep, `registers` how many there are in all.
     """
 
     inputs: tuple[Spec, ...]
     numbers: int
     instructions: tuple[Instruction, ...]
     outputs: tuple[int, ...]
-    returned: tuple[int, ...] = ()
     registers: int = 0
 
     def __str__(self) -> str:

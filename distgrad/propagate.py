@@ -14,6 +14,7 @@ from distgrad.placement import REPLICATE, Partial, Placement, Replicate, Shard, 
 
 # What starting a collective is worth, in bytes moved: some tens of microseconds at about 1 GB/s.
 COLLECTIVE_BYTES = 50_000.0
+LARGE_BYTES = 1 << 20
 _KEEP = 1.0  # preferring a choice that changes fewer placements
 
 
@@ -22,7 +23,9 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
     if source is target:
         return 0.0
     share = max(world_size - 1, 1) / max(world_size, 2)
-    if source is None:
+    if source is None:  # small local tensors go to everybody, where they serve any later use
+        if nbytes < LARGE_BYTES:
+            return 0.0 if isinstance(target, Replicate) else _KEEP
         return nbytes * (world_size if isinstance(target, Replicate) else 1.0) + _KEEP
     if isinstance(source, Replicate) or (isinstance(source, Shard) and isinstance(target, Partial)):
         return _KEEP

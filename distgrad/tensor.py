@@ -288,8 +288,10 @@ class Tensor:
                     f"result type {value.dtype!r} can't be cast to the desired output type {target.dtype!r}"
                 )
             value = OPS["cast"](value, dtype=target.dtype.name)
-        placement = node.spec.placement
-        if placement is not None and value._now().spec.placement is not placement:
+        placement, given = node.spec.placement, value._now().spec.placement
+        if placement is None and given is not None and self._needs_grad:
+            placement = resolve_replicated()  # a parameter made before init joins the workers as one
+        if placement is not None and given is not placement:
             value = _redistribute(value, placement=placement)
         self._rebind(value)
         return self

@@ -12,14 +12,17 @@ COMPLEX = constant([[1 + 2j, -0.5j], [3.0, -1 - 1j], [0.5 + 0.1j, 2j]], "complex
 
 SHAPES = [
     row("reshape", lambda T, x, shape: T.reshape(x, shape), [normal(6, 4), (2, 3, 4)], [normal(6, 4), (4, 6)],
-        [normal(4, 3), (-1,)], [normal(12), (3, 4)], [normal(6, 1, 4, 5), (1, 24, -1)], [normal(1), ()], [EMPTY, (3, 0, 2)],
+        [normal(4, 3), (-1,)], [normal(12), (3, 4)], [normal(6, 1, 4, 5), (1, 24, -1)], [normal(1), ()],
+        [EMPTY, (3, 0, 2)],
         [EMPTY, (0, 3, 1)], [integers(0, 9, 4, 3), (2, 2, 3)], [normal(), (1, 1)]),
     row("reshape_of_permuted", lambda T, x: x.permute(1, 0, 2).reshape(-1, 2) * 2.0, [normal(4, 3, 2)]),
     row("view", lambda T, x: x.view(3, -1), [normal(4, 3)]),
-    row("view_dtype", lambda T, x, n: x.view(T.int64 if n else T.int32), [normal(4, 3), 1], [normal(4, 2), 0], grad=False,
+    row("view_dtype", lambda T, x, n: x.view(T.int64 if n else T.int32), [normal(4, 3), 1], [normal(4, 2), 0],
+        grad=False,
         float32=False),
     row("view_as", lambda T, x, y: x.view_as(y) + x.reshape_as(y), [normal(4, 3), normal(6, 2)]),
-    row("flatten", lambda T, x, a, b: T.flatten(x, a, b), [normal(4, 3, 2), 0, -1], [normal(4, 3, 2), 1, 2], [normal(), 0, -1]),
+    row("flatten", lambda T, x, a, b: T.flatten(x, a, b), [normal(4, 3, 2), 0, -1], [normal(4, 3, 2), 1, 2],
+        [normal(), 0, -1]),
     row("unflatten", lambda T, x: T.unflatten(x, 1, (3, -1)), [normal(4, 6)]),
     row("ravel", lambda T, x: T.ravel(x), [normal(4, 3)], [normal()]),
     row("squeeze", lambda T, x, dim: T.squeeze(x) if dim is None else T.squeeze(x, dim), [normal(4, 1, 3, 1), None],
@@ -43,7 +46,8 @@ SHAPES = [
     row("tile", lambda T, x: T.tile(x, (2,)), [normal(4, 3)]),
     row("repeat_interleave", lambda T, x, dim: T.repeat_interleave(x, 2, dim=dim), [normal(4, 3), None],
         [normal(4, 3), 0], [normal(4, 3), -1]),
-    row("repeat_interleave_counts", lambda T, x, n: T.repeat_interleave(x, n, dim=0), [normal(3, 2), constant([2, 0, 1], "int64")]),
+    row("repeat_interleave_counts", lambda T, x, n: T.repeat_interleave(x, n, dim=0),
+        [normal(3, 2), constant([2, 0, 1], "int64")]),
     row("clone", lambda T, x: T.clone(x), [normal(4, 3)], [normal()], [booleans(4)]),
     row("contiguous", lambda T, x: x.t().contiguous().view(-1), [normal(4, 3)]),
     row("stride", lambda T, x: (x.stride(), x.t().stride(), x[1:, ::2].stride(), x.expand(2, 4, 6).stride(),
@@ -52,7 +56,8 @@ SHAPES = [
 ]
 
 JOINS = [
-    row("cat", lambda T, a, b, dim: T.cat([a, b], dim), [normal(4, 3), normal(2, 3), 0], [normal(4, 3), normal(4, 1), 1],
+    row("cat", lambda T, a, b, dim: T.cat([a, b], dim), [normal(4, 3), normal(2, 3), 0],
+        [normal(4, 3), normal(4, 1), 1],
         [EMPTY, normal(4, 3), 0], [normal(0), normal(4, 3), -1], [integers(0, 5, 2, 3), FLOAT32, 0], [HALF, FLOAT32, 1],
         [normal(4, 3), normal(4, 3), 0]),
     row("cat_of_three", lambda T, a, b, c: T.concat((a, b, c), axis=0), [normal(1, 2), normal(5, 2), normal(3, 2)]),
@@ -66,17 +71,22 @@ JOINS = [
     row("meshgrid", lambda T, a, b, way: T.meshgrid(a, b, indexing=way), [normal(4), normal(3), "ij"],
         [normal(4), normal(3), "xy"]),
     row("cartesian_prod", lambda T, a, b: T.cartesian_prod(a, b), [normal(4), normal(3)]),
-    row("atleast", lambda T, x: (T.atleast_1d(x), T.atleast_2d(x), T.atleast_3d(x)), [normal(4, 3)], [normal(4)], [normal()]),
+    row("atleast", lambda T, x: (T.atleast_1d(x), T.atleast_2d(x), T.atleast_3d(x)), [normal(4, 3)], [normal(4)],
+        [normal()]),
 ]
 
 PARTS = [
-    row("narrow", lambda T, x, dim, start, n: T.narrow(x, dim, start, n), [normal(6, 3), 0, 1, 4], [normal(4, 5), 1, 2, 3],
+    row("narrow", lambda T, x, dim, start, n: T.narrow(x, dim, start, n), [normal(6, 3), 0, 1, 4],
+        [normal(4, 5), 1, 2, 3],
         [normal(4, 3), 0, -2, 1], [normal(4, 3), 0, 4, 0]),
-    row("select", lambda T, x, dim, i: T.select(x, dim, i), [normal(4, 3), 0, 2], [normal(4, 3), 1, -1], [normal(4), 0, 1]),
+    row("select", lambda T, x, dim, i: T.select(x, dim, i), [normal(4, 3), 0, 2], [normal(4, 3), 1, -1],
+        [normal(4), 0, 1]),
     row("unbind", lambda T, x, dim: T.unbind(x, dim), [normal(3, 4), 0], [normal(4, 3), 1]),
-    row("split", lambda T, x, n, dim: T.split(x, n, dim), [normal(5, 3), 2, 0], [normal(4, 5), [1, 4], 1], [normal(4, 3), 9, 0]),
+    row("split", lambda T, x, n, dim: T.split(x, n, dim), [normal(5, 3), 2, 0], [normal(4, 5), [1, 4], 1],
+        [normal(4, 3), 9, 0]),
     row("chunk", lambda T, x, n, dim: T.chunk(x, n, dim), [normal(5, 3), 3, 0], [normal(4, 7), 3, -1], [EMPTY, 2, 0]),
-    row("tensor_split", lambda T, x, n: T.tensor_split(x, n), [normal(5, 3), 3], [normal(5, 3), (1, 7)], [normal(5), (-1,)]),
+    row("tensor_split", lambda T, x, n: T.tensor_split(x, n), [normal(5, 3), 3], [normal(5, 3), (1, 7)],
+        [normal(5), (-1,)]),
     row("hvdsplit", lambda T, x: (*T.hsplit(x, 2), *T.vsplit(x, 2), *T.dsplit(x, [1])), [normal(4, 2, 3)]),
     row("slice_scatter", lambda T, x, y: T.slice_scatter(x, y, 0, 1, 6, 2), [normal(7, 3), normal(3, 3)]),
     row("slice_scatter_dim", lambda T, x, y: T.slice_scatter(x, y, 1, 1), [normal(4, 3), normal(4, 2)]),
@@ -101,7 +111,8 @@ TURNS = [
         [normal(4, 3), 4]),
     row("roll", lambda T, x, n, dims: T.roll(x, n, dims), [normal(4, 3), 1, 0], [normal(4, 3), (2, -1), (0, 1)],
         [normal(4, 3), 5, None], [normal(5), -2, 0], [EMPTY, 1, 0]),
-    row("unfold", lambda T, x, dim, size, step: x.unfold(dim, size, step) * 1.0, [normal(6, 3), 0, 3, 2], [normal(4, 5), 1, 2, 1],
+    row("unfold", lambda T, x, dim, size, step: x.unfold(dim, size, step) * 1.0, [normal(6, 3), 0, 3, 2],
+        [normal(4, 5), 1, 2, 1],
         [normal(4, 5), 1, 2, 3]),
 ]
 
@@ -110,7 +121,8 @@ PADS = [
         [normal(4, 3), (1, 2), 0.5], [normal(4, 3), (1, 2, 0, 1), 2.0], [normal(4, 3), (-1, 2), 7.0],
         [integers(0, 9, 4, 3), (1, 1, 1, 1), 3], [normal(4, 3), (0, 0), 0.0]),
     row("pad_edges", lambda T, x, widths, mode: T.nn.functional.pad(x, widths, mode),
-        [normal(2, 4, 3), (1, 2), "reflect"], [normal(2, 4, 3), (3, 1), "circular"], [normal(2, 4, 3), (5, 1), "replicate"],
+        [normal(2, 4, 3), (1, 2), "reflect"], [normal(2, 4, 3), (3, 1), "circular"],
+        [normal(2, 4, 3), (5, 1), "replicate"],
         [normal(2, 4, 3), (1, 2, 2, 1), "reflect"], [normal(2, 4, 3), (-1, 1), "replicate"]),
 ]
 

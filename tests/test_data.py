@@ -137,6 +137,30 @@ def test_tensor_batches_read_no_value(monkeypatch):
     assert [n for _, labels in batches[3] for n in labels.tolist()] == [second.indices[2], second.indices[0]]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_of_sharded_data_stay_on_the_workers(workers):
+    values = np.random.default_rng(0).standard_normal((40, 500))
+
+    def epoch():
+        dg.manual_seed(4)
+        rows, held_out = ours_data.random_split(ours_data.TensorDataset(dg.tensor(values)), [32, 8])
+        batches = [
+            (batch, batch.sum(1))
+            for part, shuffle in ((rows, True), (held_out, False))
+            for (batch,) in ours_data.DataLoader(part, batch_size=5, shuffle=shuffle)
+        ]
+        return batches, [sums.tolist() for _, sums in batches]
+
+    expected = epoch()[1]
+    with dg.init(local_mode=True, num_workers=workers, shard_threshold=0):
+        batches, sums = epoch()
+        for ours, alone in zip(sums, expected, strict=True):
+            np.testing.assert_allclose(ours, alone, rtol=1e-12)
+        # The data goes out once; after that only indices and sums are small enough to be seen by the driver.
+        assert dg.stats().driver_bytes < 1.05 * values.nbytes
+        assert [len(batch) for batch, _ in batches] == [5] * 6 + [2, 5, 3]
+
+
 def test_datasets_of_the_users_own():
     batches = list(ours_data.DataLoader(Squares(), batch_size=2))
     assert plain(batches[1]) == {"n": [2, 3], "square": [4.0, 9.0], "name": ["2", "3"]}

@@ -165,6 +165,21 @@ def test_a_step_reads_no_value(monkeypatch):
     dg.nn.utils.clip_grad_norm_(params, 1.0)
 
 
+@pytest.mark.parametrize(("name", "options"), [row for row in RUNS if row[1].get("weight_decay")])
+def test_steps_on_a_group_of_workers_match_local_ones(name, options):
+    alone = parameters(dg)
+    train(dg, getattr(dg.optim, name)(alone, **options), alone, 5)
+    with dg.init(local_mode=True, num_workers=3):
+        shared = parameters(dg)
+        optimizer = getattr(dg.optim, name)(shared, **options)
+        train(dg, optimizer, shared, 3)
+        built = dg.stats().programs_built
+        train(dg, optimizer, shared, 2)
+        # Step counts and rates are inputs of the program, not part of it.
+        assert dg.stats().programs_built == built
+        assert_same(shared, alone, rtol=1e-12)
+
+
 def test_groups_have_their_own_options():
     def run(library):
         first, second = parameters(library)

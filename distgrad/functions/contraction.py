@@ -18,8 +18,28 @@ from distgrad.ops import contraction as ops
 from distgrad.ops.elementwise import cast, conj
 from distgrad.ops.movement import diagonal, reshape
 
-__all__ = ["addbmm", "addmm", "addmv", "addr", "baddbmm", "bilinear", "bmm", "chain_matmul", "dot", "einsum", "ger", "inner",
-           "kron", "linear", "matmul", "mm", "multi_dot", "mv", "outer", "tensordot", "trace", "vdot"]
+__all__ = [
+    "addbmm",
+    "addmm",
+    "addmv",
+    "addr",
+    "baddbmm",
+    "bmm",
+    "chain_matmul",
+    "dot",
+    "einsum",
+    "ger",
+    "inner",
+    "kron",
+    "matmul",
+    "mm",
+    "mv",
+    "outer",
+    "tensordot",
+    "trace",
+    "vdot",
+]
+# linear and bilinear are PyTorch's nn.functional, multi_dot its linalg; those modules take them from here.
 
 Tensor = Any
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -35,7 +55,9 @@ def _check_ndim(name: str, ndim: int, **tensors: Any) -> None:
     _check(name, **tensors)
     for argument, value in tensors.items():
         if value.ndim != ndim:
-            raise RuntimeError(f"{name}: {argument} must be a {ndim}D tensor, got {value.ndim}D of shape {tuple(value.shape)}")
+            raise RuntimeError(
+                f"{name}: {argument} must be a {ndim}D tensor, got {value.ndim}D of shape {tuple(value.shape)}"
+            )
 
 
 # Products ---------------------------------------------------------------------------------------------------
@@ -56,9 +78,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         )
     a, b = tuple(input.shape), tuple(other.shape)
     if a[-1] != (b[-2] if columns > 1 else b[0]):
-        raise RuntimeError(
-            f"matmul: inner dimensions differ, {a} @ {b}: {a[-1]} != {b[-2] if columns > 1 else b[0]}"
-        )
+        raise RuntimeError(f"matmul: inner dimensions differ, {a} @ {b}: {a[-1]} != {b[-2] if columns > 1 else b[0]}")
     if columns == 1:
         if rows == 1:
             return dot(input, other)

@@ -228,7 +228,7 @@ def _real(name: str, value: Any) -> int | float:
 
 def _check_range(name: str, start: float, end: float, step: float) -> None:
     if step == 0:
-        raise ValueError(f"{name}: step must be nonzero")
+        raise RuntimeError(f"{name}: step must be nonzero")
     if not (math.isfinite(start) and math.isfinite(end)):
         raise RuntimeError(f"{name}: unsupported range: {start} -> {end}")
     if (end - start) * step < 0:
@@ -241,8 +241,8 @@ def _check_range(name: str, start: float, end: float, step: float) -> None:
 def arange(*args: Any, dtype: Any = None, **options: Any) -> Tensor:
     """Returns start, start + step, ... below `end`, shape (ceil((end - start) / step),); int64 for whole numbers.
 
-    Called as arange(end), arange(start, end) or arange(start, end, step). ValueError for a step of 0,
-    RuntimeError for one of the wrong sign. PyTorch: torch.arange.
+    Called as arange(end), arange(start, end) or arange(start, end, step). RuntimeError for a step of 0
+    or of the wrong sign. PyTorch: torch.arange.
 
     >>> import distgrad as dg
     >>> dg.arange(1, 2.5, 0.5)

@@ -24,9 +24,28 @@ from distgrad.ops.elementwise import where as _where
 from distgrad.ops.movement import expand, reshape
 from distgrad.ops.movement import slice as slice_op
 
-__all__ = ["argwhere", "gather", "getitem", "index_add", "index_copy", "index_fill", "index_put", "index_reduce",
-           "index_select", "masked_fill", "masked_scatter", "masked_select", "nonzero", "put", "scatter", "scatter_add",
-           "scatter_reduce", "setitem", "take", "take_along_dim"]
+__all__ = [
+    "argwhere",
+    "gather",
+    "getitem",
+    "index_add",
+    "index_copy",
+    "index_fill",
+    "index_put",
+    "index_reduce",
+    "index_select",
+    "masked_fill",
+    "masked_scatter",
+    "masked_select",
+    "nonzero",
+    "put",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
+    "setitem",
+    "take",
+    "take_along_dim",
+]
 # embedding and one_hot are PyTorch's nn.functional; distgrad.nn.functional takes them from here.
 
 Tensor = Any
@@ -58,7 +77,9 @@ def _row_index(name: str, input: Tensor, dim: int, index: Tensor) -> tuple[Tenso
     """Gives the input with at least one dim, the dim, and a 1-d index."""
     _check_index(name, index)
     if index.ndim > 1:
-        raise IndexError(f"{name}(): Index is supposed to be a vector, got {index.ndim}-d of shape {tuple(index.shape)}")
+        raise IndexError(
+            f"{name}(): Index is supposed to be a vector, got {index.ndim}-d of shape {tuple(index.shape)}"
+        )
     axis = normalize_dim(name, dim, input.ndim)
     input = reshape(input, shape=(1,)) if input.ndim == 0 else input
     return input, axis, reshape(index, shape=(1,)) if index.ndim == 0 else index
@@ -108,7 +129,9 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     return reshape(result, shape=()) if input.ndim == 0 else result
 
 
-def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+def index_reduce(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
     """Reduces rows of `source` into the rows `index` names: "prod", "mean", "amax" or "amin" (PyTorch: Tensor.index_reduce)."""
     if reduce not in ("prod", "mean", "amax", "amin"):
         raise RuntimeError(f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}")
@@ -133,8 +156,13 @@ def _scalar(name: str, input: Tensor, value: Any) -> Any:
 
 
 def embedding(
-    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None, norm_type: float = 2.0,
-    scale_grad_by_freq: bool = False, sparse: bool = False,
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
 ) -> Tensor:
     """Looks up rows of `weight` (V, D) at int indices of any shape (*), as (*, D) (PyTorch: nn.functional.embedding).
 
@@ -215,7 +243,9 @@ def _scatter_args(name: str, input: Tensor, dim: int, index: Tensor, src: Any) -
     return normalize_dim(name, dim, input.ndim), src
 
 
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, value: Any = None, *, reduce: str | None = None) -> Tensor:
+def scatter(
+    input: Tensor, dim: int, index: Tensor, src: Any = None, value: Any = None, *, reduce: str | None = None
+) -> Tensor:
     """Writes `src` (or a number) where `gather` would read (PyTorch: torch.scatter); `reduce`: "add" or "multiply"."""
     src = value if src is None else src
     if src is None:
@@ -290,7 +320,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         )
     axis = normalize_dim("take_along_dim", dim, input.ndim)
     others = broadcast_shapes(
-        "take_along_dim", (*input.shape[:axis], 1, *input.shape[axis + 1 :]),
+        "take_along_dim",
+        (*input.shape[:axis], 1, *input.shape[axis + 1 :]),
         (*indices.shape[:axis], 1, *indices.shape[axis + 1 :]),
     )
     whole, places = ((*others[:axis], t.shape[axis], *others[axis + 1 :]) for t in (input, indices))
@@ -345,7 +376,9 @@ def _check_mask(name: str, mask: Any) -> None:
     if not is_tensor(mask):
         raise TypeError(f"{name}(): argument 'mask' must be Tensor, not {type(mask).__name__}")
     if mask.dtype is not dtypes.bool_:
-        raise RuntimeError(f"{name} only supports boolean masks, but got mask with dtype {mask.dtype.name}; use .bool()")
+        raise RuntimeError(
+            f"{name} only supports boolean masks, but got mask with dtype {mask.dtype.name}; use .bool()"
+        )
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:

@@ -52,8 +52,8 @@ def _inferred(sizes: tuple[int, ...], count: int) -> tuple[int, ...]:
     known = prod(n for n in sizes if n != -1)
     if known == 0:
         raise RuntimeError(
-            f"cannot reshape tensor of 0 elements into shape {list(sizes)} because the unspecified dimension size -1 can "
-            "be any value and is ambiguous"
+            f"cannot reshape tensor of 0 elements into shape {list(sizes)} because the unspecified dimension size -1 "
+            "can be any value and is ambiguous"
         )
     if count % known:
         raise RuntimeError(f"shape '{list(sizes)}' is invalid for input of size {count}")
@@ -209,8 +209,8 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
         filled = ()
     if prod(filled) != shape[d] or not filled:
         raise RuntimeError(
-            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {d} ({shape[d]}) in the input "
-            "tensor"
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {d} ({shape[d]}) in the "
+            "input tensor"
         )
     return view(input, (*shape[:d], *filled, *shape[d + 1 :]))
 
@@ -289,8 +289,8 @@ def H(input: Any) -> Any:
     """Gives the conjugate transpose of a matrix. RuntimeError unless 0-d or 2-d."""
     if input.ndim not in (0, 2):
         raise RuntimeError(
-            f"tensor.H is only supported on matrices (2-D tensors). Got {input.ndim}-D tensor. For batches of matrices, "
-            "consider using tensor.mH"
+            f"tensor.H is only supported on matrices (2-D tensors). Got {input.ndim}-D tensor. For batches of "
+            "matrices, consider using tensor.mH"
         )
     return mH(input)
 
@@ -302,8 +302,8 @@ def movedim(input: Any, source: int | Sequence[int], destination: int | Sequence
     targets = sizes_of((destination,)) if isinstance(destination, Iterable) else (as_int(destination),)
     if len(sources) != len(targets):
         raise RuntimeError(
-            f"movedim: Invalid source or destination dims: source ({list(sources)} dims) should contain the same number of "
-            f"dims as destination ({list(targets)} dims)"
+            f"movedim: Invalid source or destination dims: source ({list(sources)} dims) should contain the same "
+            f"number of dims as destination ({list(targets)} dims)"
         )
     sources, targets = (tuple(normalize_dim("movedim", d, ndim) for d in dims) for dims in (sources, targets))
     for name, dims in (("source", sources), ("destination", targets)):
@@ -326,7 +326,7 @@ def expand(input: Any, *sizes: Any) -> Any:
             if size < -1 or (size == -1 and dim < extra):
                 raise RuntimeError(
                     f"The expanded size of the tensor ({size}) isn't allowed in a leading, non-existing dimension {dim}"
-                    if dim < extra else f"expand: size {size} of dimension {dim} is not allowed; give -1 to keep the size"
+                    if dim < extra else f"expand: size {size} of dimension {dim} is not allowed; -1 keeps the size"
                 )
         if extra >= 0:
             given = tuple(shape[d - extra] if n == -1 else n for d, n in enumerate(given))

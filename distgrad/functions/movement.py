@@ -1,6 +1,6 @@
 """Functions that join, cut, turn and pad tensors, with PyTorch's signatures; those of `layout` are here too.
 
-Invariant: parts of a tensor (`split`, `select`, `narrow`, `diagonal`, ...) are views of it, joined tensors are new ones.
+Invariant: parts of a tensor (`split`, `select`, `narrow`, `diagonal`, ...) are views of it, joined tensors are new.
 """
 
 from __future__ import annotations
@@ -45,20 +45,21 @@ from distgrad.functions.layout import (
     unsqueeze,
     view,
     view_as,
-)  # fmt: skip
+)
 from distgrad.meta import normalize_dim, normalize_dims
 from distgrad.op import OPS, is_tensor
 from distgrad.ops import movement as ops
 
 __all__ = [
     "H", "T", "atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "broadcast_tensors", "broadcast_to",
-    "cartesian_prod", "cat", "chunk", "clone", "column_stack", "concat", "concatenate", "contiguous", "diag", "diag_embed",
-    "diagonal", "diagonal_scatter", "dsplit", "dstack", "expand", "expand_as", "flatten", "flip", "fliplr", "flipud",
-    "hsplit", "hstack", "is_contiguous", "mH", "mT", "meshgrid", "moveaxis", "movedim", "narrow", "pad", "permute", "ravel",
-    "repeat", "repeat_interleave", "reshape", "reshape_as", "roll", "rot90", "row_stack", "select", "select_scatter",
-    "slice_scatter", "split", "split_with_sizes", "squeeze", "stack", "stride", "swapaxes", "swapdims", "t", "tensor_split",
-    "tile", "transpose", "tril", "triu", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "vsplit", "vstack",
-]  # fmt: skip
+    "cartesian_prod", "cat", "chunk", "clone", "column_stack", "concat", "concatenate", "contiguous", "diag",
+    "diag_embed", "diagonal", "diagonal_scatter", "dsplit", "dstack", "expand", "expand_as", "flatten", "flip",
+    "fliplr", "flipud", "hsplit", "hstack", "is_contiguous", "mH", "mT", "meshgrid", "moveaxis", "movedim", "narrow",
+    "pad", "permute", "ravel", "repeat", "repeat_interleave", "reshape", "reshape_as", "roll", "rot90", "row_stack",
+    "select", "select_scatter", "slice_scatter", "split", "split_with_sizes", "squeeze", "stack", "stride", "swapaxes",
+    "swapdims", "t", "tensor_split", "tile", "transpose", "tril", "triu", "unbind", "unflatten", "unfold", "unsqueeze",
+    "view", "view_as", "vsplit", "vstack",
+]
 
 
 def cat(tensors: Sequence[Any], dim: int = 0, *, axis: int | None = None) -> Any:
@@ -88,8 +89,8 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     for position, x in enumerate(given):
         if x.shape != first:
             raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(first)} at entry 0 and {list(x.shape)} at entry "
-                f"{position}"
+                f"stack expects each tensor to be equal size, but got {list(first)} at entry 0 and {list(x.shape)} at "
+                f"entry {position}"
             )
     d = normalize_dim("stack", dim, len(first) + 1)
     shape = (*first[:d], 1, *first[d:])
@@ -147,7 +148,8 @@ def block_diag(*tensors: Any) -> Any:
     for position, x in enumerate(given):
         if x.ndim > 2:
             raise RuntimeError(
-                f"torch.block_diag: Input tensors must have 2 or fewer dimensions. Input {position} has {x.ndim} dimensions"
+                f"torch.block_diag: Input tensors must have 2 or fewer dimensions. Input {position} has {x.ndim} "
+                "dimensions"
             )
     width, before, rows = builtins.sum(x.shape[1] for x in given), 0, []
     for x in given:
@@ -245,8 +247,8 @@ def split_with_sizes(input: Any, split_sizes: Sequence[int], dim: int = 0) -> tu
     rows = input.shape[d]
     if builtins.sum(sizes) != rows or builtins.min(sizes, default=0) < 0:
         raise RuntimeError(
-            f"split_with_sizes expects split_sizes to sum exactly to {rows} (input tensor's size at dimension {d}), but got "
-            f"split_sizes={list(sizes)}"
+            f"split_with_sizes expects split_sizes to sum exactly to {rows} (input tensor's size at dimension {d}), "
+            f"but got split_sizes={list(sizes)}"
         )
     return _cut(input, d, sizes)
 
@@ -300,12 +302,13 @@ def tensor_split(input: Any, indices_or_sections: Any, dim: int = 0) -> tuple[An
 def _split_along(name: str, input: Any, dim: int, least: int, sections: Any) -> tuple[Any, ...]:
     if input.ndim < least:
         raise RuntimeError(
-            f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {input.ndim} dimensions!"
+            f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {input.ndim} "
+            "dimensions!"
         )
     if not isinstance(sections, Iterable) and (sections < 1 or input.shape[dim] % sections):
         raise RuntimeError(
-            f"torch.{name} attempted to split along dimension {dim}, but the size of the dimension {input.shape[dim]} is "
-            f"not divisible by the split_size {sections}!"
+            f"torch.{name} attempted to split along dimension {dim}, but the size of the dimension {input.shape[dim]} "
+            f"is not divisible by the split_size {sections}!"
         )
     return tensor_split(input, sections, dim)
 
@@ -500,8 +503,8 @@ def _pad_edges(input: Any, d: int, before: int, after: int, mode: str) -> Any:
     rows = input.shape[d]
     if mode == "reflect" and most >= rows:
         raise RuntimeError(
-            f"Padding size should be less than the corresponding input dimension, but got: padding ({before}, {after}) at "
-            f"dimension {d} of input {list(input.shape)}"
+            f"Padding size should be less than the corresponding input dimension, but got: padding ({before}, "
+            f"{after}) at dimension {d} of input {list(input.shape)}"
         )
     if mode == "circular" and most > rows:
         raise RuntimeError("Padding value causes wrapping around more than once.")

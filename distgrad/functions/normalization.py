@@ -47,6 +47,9 @@ def _trailing(input: Tensor, normalized_shape: int | Sequence[int], name: str,
 
 
 def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    whole = weight is not None and tuple(weight.shape) == tuple(y.shape[y.ndim - weight.ndim :])
+    if whole and bias is not None and bias.shape == weight.shape:
+        return ops.affine(y, weight, bias)
     if weight is not None:
         y = y * weight
     return y if bias is None else y + bias

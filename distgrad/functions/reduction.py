@@ -19,8 +19,8 @@ from distgrad.ops import elementwise, movement
 from distgrad.ops import reduction as ops
 
 __all__ = [
-    "all", "amax", "amin", "aminmax", "any", "argmax", "argmin", "count_nonzero", "max", "mean", "median", "min", "nanmean",
-    "nanmedian", "nansum", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
+    "all", "amax", "amin", "aminmax", "any", "argmax", "argmin", "count_nonzero", "max", "mean", "median", "min",
+    "nanmean", "nanmedian", "nansum", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
 ]
 
 Dims = int | Sequence[int] | None
@@ -190,8 +190,8 @@ def _extreme(name: str, op: Any, input: Any, dim: Dims, keepdim: bool) -> Any:
     _refuse_complex(name, input)
     if _is_whole(dim) and _size(input) == 0:
         raise RuntimeError(
-            f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction dim with the "
-            "'dim' argument."
+            f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction dim with "
+            "the 'dim' argument."
         )
     return _reduce(op, input, dim, keepdim)
 
@@ -215,8 +215,8 @@ def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Any
         raise RuntimeError(
             "aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity."
         )
-    result = return_type("aminmax", ("min", "max"))
-    return result(_extreme("aminmax", ops.amin, input, dim, keepdim), _extreme("aminmax", ops.amax, input, dim, keepdim))
+    least, most = (_extreme("aminmax", op, input, dim, keepdim) for op in (ops.amin, ops.amax))
+    return return_type("aminmax", ("min", "max"))(least, most)
 
 
 def _choose(name: str, op: Any, input: Any, dim: int, keepdim: bool) -> Any:
@@ -228,7 +228,7 @@ def _choose(name: str, op: Any, input: Any, dim: int, keepdim: bool) -> Any:
 
 @numpy_names
 def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """Gives the maximum of all elements; along a dim with its position, as (values, indices); or elementwise with a tensor."""
+    """Gives the maximum of all elements; along a dim (values, indices); with a tensor, the elementwise maximum."""
     other = dim if is_tensor(dim) else other
     if is_tensor(other):
         return elementwise.maximum(input, other)
@@ -239,7 +239,7 @@ def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
 
 @numpy_names
 def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """Gives the minimum of all elements; along a dim with its position, as (values, indices); or elementwise with a tensor."""
+    """Gives the minimum of all elements; along a dim (values, indices); with a tensor, the elementwise minimum."""
     other = dim if is_tensor(dim) else other
     if is_tensor(other):
         return elementwise.minimum(input, other)
@@ -365,8 +365,8 @@ def vector_norm(input: Any, ord: float = 2, dim: Dims = None, keepdim: bool = Fa
     if ord in (inf, -inf):
         if ops.reduced_count(tuple(x.shape), axis) == 0:
             raise RuntimeError(
-                f"linalg.vector_norm cannot compute the {ord} norm on an empty tensor because the operation does not have an "
-                "identity"
+                f"linalg.vector_norm cannot compute the {ord} norm on an empty tensor because the operation does not "
+                "have an identity"
             )
         return (ops.amax if ord > 0 else ops.amin)(elementwise.abs(x), axis=axis, keepdims=keep)
     if ord == 2:

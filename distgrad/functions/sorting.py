@@ -23,8 +23,20 @@ from distgrad.ops.elementwise import where as _where
 from distgrad.ops.indexing import add_rows, take_along
 from distgrad.ops.movement import reshape
 
-__all__ = ["argsort", "bincount", "bucketize", "histc", "kthvalue", "mode", "msort", "searchsorted", "sort", "topk",
-           "unique", "unique_consecutive"]
+__all__ = [
+    "argsort",
+    "bincount",
+    "bucketize",
+    "histc",
+    "kthvalue",
+    "mode",
+    "msort",
+    "searchsorted",
+    "sort",
+    "topk",
+    "unique",
+    "unique_consecutive",
+]
 
 Tensor = Any
 _SORT = return_type("sort", ("values", "indices"))
@@ -101,17 +113,21 @@ def _results(found: list[np.ndarray]) -> Any:
 
 
 def unique(
-    input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
 ) -> Any:
     """Gives the distinct elements (or rows of `dim`) in rising order, and if asked where each went and how often it
     occurs (PyTorch: torch.unique). Reads the values; every NaN is distinct."""
     values = input.detach().numpy()
     axis = None if dim is None else normalize_dim("unique", dim, input.ndim)
-    found, inverse, counts = np.unique(
-        values, return_inverse=True, return_counts=True, axis=axis, equal_nan=False
-    )
+    found, inverse, counts = np.unique(values, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
     inverse = inverse.reshape(values.shape if axis is None else -1).astype(np.int64)
-    return _results([found, *([inverse] if return_inverse else []), *([counts.astype(np.int64)] if return_counts else [])])
+    return _results(
+        [found, *([inverse] if return_inverse else []), *([counts.astype(np.int64)] if return_counts else [])]
+    )
 
 
 def unique_consecutive(
@@ -129,14 +145,21 @@ def unique_consecutive(
     counts = np.diff(np.append(np.flatnonzero(starts), len(rows)))
     found = kept if axis is None else np.moveaxis(kept, 0, axis)
     inverse = inverse.reshape(values.shape if axis is None else -1).astype(np.int64)
-    return _results([found, *([inverse] if return_inverse else []), *([counts.astype(np.int64)] if return_counts else [])])
+    return _results(
+        [found, *([inverse] if return_inverse else []), *([counts.astype(np.int64)] if return_counts else [])]
+    )
 
 
 # Places and counts ------------------------------------------------------------------------------------------
 
 
 def searchsorted(
-    sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None,
+    sorted_sequence: Tensor,
+    input: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
     sorter: Tensor | None = None,
 ) -> Tensor:
     """Gives where elements would go in a sorted sequence, 1-d or with the input's leading dims (PyTorch:
@@ -144,7 +167,9 @@ def searchsorted(
     if side not in (None, "left", "right"):
         raise RuntimeError(f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
     if side == "left" and right:
-        raise RuntimeError("torch.searchsorted(): side and right can't be set to opposites, got side of left while right was True")
+        raise RuntimeError(
+            "torch.searchsorted(): side and right can't be set to opposites, got side of left while right was True"
+        )
     if sorter is not None:
         if tuple(sorter.shape) != tuple(sorted_sequence.shape):
             raise RuntimeError(
@@ -165,7 +190,9 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
 
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """Counts each integer of a 1-d tensor, or sums its weights (PyTorch: torch.bincount). Reads the extremes."""
-    if input.ndim != 1 or input.dtype.category >= 2:
+    if input.dtype.category >= 2:
+        raise NotImplementedError(f"\"bincount_cpu\" not implemented for '{input.dtype.name}'; use .long()")
+    if input.ndim != 1:
         raise RuntimeError(
             f"bincount only supports 1-d non-negative integral inputs, got {input.ndim}-d {input.dtype.name}"
         )

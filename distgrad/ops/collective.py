@@ -31,10 +31,11 @@ def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[A
     from distgrad.runtime import collectives
 
     rank, world_size = context.rank, context.world_size
+    if not isinstance(context.ins[0].placement, Replicate):
+        x = np.ascontiguousarray(x).reshape(x.shape)
     source, shape = context.ins[0].placement, context.ins[0].meta.shape
     if source is placement:
         return x
-    x = np.ascontiguousarray(x).reshape(x.shape)
     if isinstance(source, Partial):
         if isinstance(placement, Shard) and source.reduce == "sum":
             assert placement.offsets is not None
@@ -45,7 +46,8 @@ def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[A
         x, source = whole, Replicate()
     if isinstance(source, Replicate):
         if isinstance(placement, Shard):
-            return np.ascontiguousarray(block_of(x, placement.dim, *placement.block(rank)))
+            block = block_of(x, placement.dim, *placement.block(rank))
+            return block if 0 in block.strides else np.ascontiguousarray(block)
         return x if rank == 0 else _nothing(shape, x.dtype)
     assert isinstance(source, Shard) and source.offsets is not None
     if isinstance(placement, Replicate):

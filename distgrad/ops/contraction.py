@@ -1,7 +1,8 @@
 """Products that sum over shared indices: `matmul`, `linear` and einsum's one- and two-operand forms.
 
 Invariant: rows follow from the index strings alone, and the gradient of a contraction is another contraction of the same
-kind, so nothing is transposed in memory and every derivative has the forward's speed.
+kind, so nothing is transposed in memory and every derivative has the forward's speed. Rules are plain derivatives, without
+conjugation, as those of every op are.
 
 An einsum of any operands is first brought to clean parts: `einsum_single` sums and takes diagonals within one operand,
 `einsum_pair` multiplies two operands in which every index stands once and is shared with the other operand or the output.
@@ -21,7 +22,6 @@ from distgrad.dtypes import dtype
 from distgrad.families import contraction_rows
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
-from distgrad.ops.elementwise import conj
 from distgrad.ops.movement import permute
 from distgrad.placement import Spec
 
@@ -41,7 +41,7 @@ def same_dtype(name: str, a: TensorMeta, b: TensorMeta) -> dtype:
 def no_bool(name: str, kind: dtype) -> None:
     """Raises NotImplementedError for bool, which PyTorch does not multiply as matrices."""
     if kind is dtypes.bool_:
-        raise NotImplementedError(f'"{name}" not implemented for \'Bool\'; convert with .int() or .float()')
+        raise NotImplementedError(f"\"{name}\" not implemented for 'Bool'; convert with .int() or .float()")
 
 
 def _half(kind: np.dtype) -> bool:
@@ -59,10 +59,6 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _mt(x: Any) -> Any:
     return permute(x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
-
-
-def _conj(x: Any) -> Any:
-    return conj(x) if x.dtype.is_complex else x
 
 
 # Matrices ---------------------------------------------------------------------------------------------------
@@ -86,11 +82,11 @@ def _batch_rows(
 
 def _matmul_meta(a: TensorMeta, b: TensorMeta) -> MetaResult:
     if a.ndim < 2 or b.ndim < 2:
-        raise RuntimeError(f"matmul: both tensors must be matrices (..., m, k) and (..., k, n), got {a.shape} @ {b.shape}")
-    if a.shape[-1] != b.shape[-2]:
         raise RuntimeError(
-            f"matmul: inner dimensions differ, {a.shape} @ {b.shape}: {a.shape[-1]} != {b.shape[-2]}"
+            f"matmul: both tensors must be matrices (..., m, k) and (..., k, n), got {a.shape} @ {b.shape}"
         )
+    if a.shape[-1] != b.shape[-2]:
+        raise RuntimeError(f"matmul: inner dimensions differ, {a.shape} @ {b.shape}: {a.shape[-1]} != {b.shape[-2]}")
     kind = same_dtype("matmul", a, b)
     no_bool("matmul", kind)
     batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2])
@@ -123,10 +119,14 @@ def _product_transposed(left: Any, right: Any, ndim: int) -> Any:
 
 
 matmul = Op(
-    "matmul", _product, meta=_matmul_meta, inputs="a b", rows=_matmul_rows,
+    "matmul",
+    _product,
+    meta=_matmul_meta,
+    inputs="a b",
+    rows=_matmul_rows,
     vjps=(
-        lambda g, b, a_shape: _product_transposed(g, _conj(b), len(a_shape)),
-        lambda g, a, b_shape: _transposed_product(_conj(a), g, len(b_shape)),
+        lambda g, b, a_shape: _product_transposed(g, b, len(a_shape)),
+        lambda g, a, b_shape: _transposed_product(a, g, len(b_shape)),
     ),
 )
 
@@ -149,10 +149,14 @@ def _linear_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: d
 
 
 linear = Op(
-    "linear", lambda x, w: _product(x, w.T), meta=_linear_meta, inputs="x w", rows=_linear_rows,
+    "linear",
+    lambda x, w: _product(x, w.T),
+    meta=_linear_meta,
+    inputs="x w",
+    rows=_linear_rows,
     vjps=(
-        lambda g, w: matmul(g, _conj(w)),
-        lambda g, x: _transposed_product(g, _conj(x), 2),
+        lambda g, w: matmul(g, w),
+        lambda g, x: _transposed_product(g, x, 2),
     ),
 )
 
@@ -183,9 +187,14 @@ def _split(equation: str) -> tuple[list[str], str]:
 
 
 def _single(x: np.ndarray, *, equation: str) -> np.ndarray:
-    if _half(x.dtype):
-        return np.einsum(equation, x.astype(np.float32)).astype(x.dtype)
-    return np.einsum(equation, x)
+    (term,), output = _split(equation)
+    letters = "".join(dict.fromkeys(term))
+    view = np.einsum(f"{term}->{letters}", x.astype(np.float32) if _half(x.dtype) else x)
+    gone = tuple(position for position, letter in enumerate(letters) if letter not in output)
+    if gone:  # numpy's sum adds pairwise, its einsum one by one
+        view = view.sum(gone, dtype=view.dtype)
+    kept = [letter for letter in letters if letter in output]
+    return np.asarray(view).transpose([kept.index(letter) for letter in output]).astype(x.dtype, copy=False)
 
 
 def _single_meta(x: TensorMeta, *, equation: str) -> MetaResult:
@@ -233,11 +242,20 @@ def _spread_localize(attrs: dict[str, Any], ins: Sequence[Spec], outs: Sequence[
 
 
 einsum_single = Op(
-    "einsum_single", _single, meta=_single_meta, inputs="x", rows=_single_rows,
+    "einsum_single",
+    _single,
+    meta=_single_meta,
+    inputs="x",
+    rows=_single_rows,
     vjps=(lambda g, equation, x_shape: einsum_spread(g, equation=equation, shape=x_shape),),
 )
 einsum_spread = Op(
-    "einsum_spread", _spread, meta=_spread_meta, inputs="g", rows=_spread_rows, localize=_spread_localize,
+    "einsum_spread",
+    _spread,
+    meta=_spread_meta,
+    inputs="g",
+    rows=_spread_rows,
+    localize=_spread_localize,
     vjps=(lambda g, equation: einsum_single(g, equation=equation),),
 )
 """The adjoint of `einsum_single`: repeats along summed indices and writes diagonals into zeros."""
@@ -285,12 +303,12 @@ def _pair_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dic
 
 def _pair_grad_a(g: Any, b: Any, equation: str) -> Any:
     (left, right), output = _split(equation)
-    return einsum_pair(g, _conj(b), equation=f"{output},{right}->{left}")
+    return einsum_pair(g, b, equation=f"{output},{right}->{left}")
 
 
 def _pair_grad_b(g: Any, a: Any, equation: str) -> Any:
     (left, right), output = _split(equation)
-    return einsum_pair(_conj(a), g, equation=f"{left},{output}->{right}")
+    return einsum_pair(a, g, equation=f"{left},{output}->{right}")
 
 
 einsum_pair = Op(
@@ -336,7 +354,8 @@ def einsum(*tensors: Any, equation: str) -> Any:
         rest = [i for i in range(len(terms)) if i not in (first, second)]
         needed = output + "".join(terms[i] for i in rest)
         result = (
-            output if not rest
+            output
+            if not rest
             else "".join(letter for letter in dict.fromkeys(terms[first] + terms[second]) if letter in needed)
         )
         made = einsum_pair(operands[first], operands[second], equation=f"{terms[first]},{terms[second]}->{result}")

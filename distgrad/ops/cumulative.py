@@ -15,7 +15,7 @@ from distgrad.families import along, other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import movement
-from distgrad.ops.elementwise import conj, exp, keep, ne
+from distgrad.ops.elementwise import exp, keep, ne
 
 _WIDER = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float64, "complex64": np.complex128}
 
@@ -43,7 +43,7 @@ def before(x: Any, axis: int, first: float) -> Any:
     return movement.pad(movement.slice(x, 0, axis=axis, size=x.shape[axis] - 1, step=1), first, widths=widths)
 
 
-cumsum = along("cumsum", _accumulate(np.add), lambda g, axis: reverse(cumsum(reverse(g, axis), axis=axis), axis),
+cumsum: Op = along("cumsum", _accumulate(np.add), lambda g, axis: reverse(cumsum(reverse(g, axis), axis=axis), axis),
                result="sum", linear=True)
 
 
@@ -71,26 +71,21 @@ def reverse_scan(a: Any, b: Any, axis: int) -> Any:
     return reverse(linear_scan(movement.roll(reverse(a, axis), 1, axis=axis), reverse(b, axis), axis=axis), axis)
 
 
-linear_scan = Op(
+linear_scan: Op = Op(
     "linear_scan", _linear_scan, meta=_linear_scan_meta, inputs="a b", rows=_linear_scan_rows,
     vjps=(
-        lambda g, y, a, axis: reverse_scan(conjugate(a), g, axis) * conjugate(before(y, axis, 0)) if y.shape[axis] else g,
-        lambda g, a, axis: reverse_scan(conjugate(a), g, axis) if a.shape[axis] else g,
+        lambda g, y, a, axis: reverse_scan(a, g, axis) * before(y, axis, 0) if y.shape[axis] else g,
+        lambda g, a, axis: reverse_scan(a, g, axis) if a.shape[axis] else g,
     ),
 )
 """The recurrence h[i] = a[i] h[i - 1] + b[i] along `axis`; h[0] = b[0] and a[0] is not used."""
-
-
-def conjugate(x: Any) -> Any:
-    """Gives the complex conjugate; real tensors stay as they are."""
-    return conj(x) if x.dtype.is_complex else x
 
 
 def _cumprod_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
     """y[k] depends on x[i] for k >= i by the product of all others: what comes before i times a scan from the end."""
     if x.shape[axis] == 0:
         return g
-    return reverse_scan(conjugate(x), g, axis) * conjugate(before(y, axis, 1))
+    return reverse_scan(x, g, axis) * before(y, axis, 1)
 
 
 cumprod = along("cumprod", _accumulate(np.multiply), _cumprod_vjp, result="sum")

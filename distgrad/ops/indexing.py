@@ -28,7 +28,9 @@ Shape = tuple[int, ...]
 Window = tuple[int, int, int] | None
 
 
-def index_range(index: np.ndarray, size: int, *, axis: int, wrap: bool, error: type[Exception] = IndexError) -> np.ndarray:
+def index_range(
+    index: np.ndarray, size: int, *, axis: int, wrap: bool, error: type[Exception] = IndexError
+) -> np.ndarray:
     """Gives an index with negative positions counted from the end; raises for one outside the dimension."""
     if not index.size:
         return index
@@ -161,14 +163,24 @@ def output_shape(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[Spec]
 
 
 take_rows = Op(
-    "take_rows", _take_rows, meta=_take_rows_meta, inputs="x index", rows=_take_rows_rows, localize=_rows_window,
+    "take_rows",
+    _take_rows,
+    meta=_take_rows_meta,
+    inputs="x index",
+    rows=_take_rows_rows,
+    localize=_rows_window,
     vjps=(lambda g, index, x_shape, axis: add_rows(g, index, shape=x_shape, axis=axis), None),
 )
 """Rows of `x` along `axis` at the positions of `index`, whose dims take the place of the axis. With `wrap=False`
 negative positions are errors."""
 
 add_rows = Op(
-    "add_rows", _add_rows, meta=_add_rows_meta, inputs="g index", rows=_add_rows_rows, localize=output_shape,
+    "add_rows",
+    _add_rows,
+    meta=_add_rows_meta,
+    inputs="g index",
+    rows=_add_rows_rows,
+    localize=output_shape,
     vjps=(lambda g, index, axis: take_rows(g, index, axis=axis), None),
 )
 """Adds the rows of `g` into zeros of `shape` at the positions of `index` along `axis`."""
@@ -200,9 +212,13 @@ def _embedding_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
 
 
 embedding = Op(
-    "embedding", lambda weight, index, *, window=None, **attrs: _take_rows(weight, index, axis=0, wrap=False, window=window),
+    "embedding",
+    lambda weight, index, *, window=None, **attrs: _take_rows(weight, index, axis=0, wrap=False, window=window),
     meta=lambda weight, index, **attrs: _take_rows_meta(weight, index, axis=0),
-    inputs="weight index", rows=_embedding_rows, localize=_embedding_window, vjps=(_embedding_grad, None),
+    inputs="weight index",
+    rows=_embedding_rows,
+    localize=_embedding_window,
+    vjps=(_embedding_grad, None),
 )
 """`take_rows` along axis 0 whose gradient leaves out row `padding` and, `by_frequency`, divides a row's by its uses."""
 
@@ -255,7 +271,12 @@ def _put_rows_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[s
 
 
 put_rows = Op(
-    "put_rows", _put_rows, meta=_put_rows_meta, inputs="x index value", rows=_put_rows_rows, localize=_rows_window,
+    "put_rows",
+    _put_rows,
+    meta=_put_rows_meta,
+    inputs="x index value",
+    rows=_put_rows_rows,
+    localize=_rows_window,
     vjps=(
         lambda g, index, axis: put_rows(g, index, 0, axis=axis),
         None,
@@ -280,6 +301,8 @@ def _along_args(x: np.ndarray, index: np.ndarray, axis: int, wrap: bool = False)
 
 def _take_along(x: np.ndarray, index: np.ndarray, *, axis: int, wrap: bool = False) -> np.ndarray:
     first, places = _along_args(x, index, axis, wrap)
+    if first.flags.c_contiguous:  # one flat index is quicker than numpy's broadcast ones
+        return first.reshape(-1).take(_flat_places(places, first.shape, axis)).reshape(index.shape)
     return np.take_along_axis(_crop(first, places.shape, axis), places, axis).reshape(index.shape)
 
 
@@ -352,13 +375,22 @@ def _add_along_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
 
 
 take_along = Op(
-    "take_along", _take_along, meta=_take_along_meta, inputs="x index", rows=_take_along_rows,
+    "take_along",
+    _take_along,
+    meta=_take_along_meta,
+    inputs="x index",
+    rows=_take_along_rows,
     vjps=(lambda g, index, x_shape, axis: add_along(g, index, shape=x_shape, axis=axis, wrap=True), None),
 )
 """PyTorch's gather: y[i][j] = x[index[i][j]][j] along axis 0, and so on; `index` may be smaller in the other dims."""
 
 add_along = Op(
-    "add_along", _add_along, meta=_add_along_meta, inputs="g index", rows=_add_along_rows, localize=output_shape,
+    "add_along",
+    _add_along,
+    meta=_add_along_meta,
+    inputs="g index",
+    rows=_add_along_rows,
+    localize=output_shape,
     vjps=(lambda g, index, axis: take_along(g, index, axis=axis, wrap=True), None),
 )
 """Adds the elements of `g` into zeros of `shape` where `take_along` would read them."""
@@ -395,7 +427,11 @@ def _scatter_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[st
 
 
 scatter = Op(
-    "scatter", _scatter, meta=_scatter_meta, inputs="x index src", rows=_scatter_rows,
+    "scatter",
+    _scatter,
+    meta=_scatter_meta,
+    inputs="x index src",
+    rows=_scatter_rows,
     vjps=(
         lambda g, index, axis: scatter(g, index, 0, axis=axis),
         None,
@@ -426,7 +462,9 @@ def _product_grads(g: Any, x: Any, index: Any, src: Any, axis: int) -> tuple[Any
     """Gives each factor the product of the others, which with one zero among them is zero for all but that one."""
     name = g.dtype.name
     zero, x_zero = src == 0, x == 0
-    zeros = take_along(scatter_add(cast(x_zero, dtype=name), index, cast(zero, dtype=name), axis=axis), index, axis=axis)
+    zeros = take_along(
+        scatter_add(cast(x_zero, dtype=name), index, cast(zero, dtype=name), axis=axis), index, axis=axis
+    )
     safe = where(zero, 1.0, src)
     others = reduce_along(where(x_zero, 1.0, x), index, safe, axis=axis, reduce="prod")
     factor = take_along(g * others, index, axis=axis)
@@ -446,7 +484,11 @@ def _reduce_along_meta(x: TensorMeta, index: TensorMeta, src: TensorMeta, *, axi
 
 
 reduce_along = Op(
-    "reduce_along", _reduce_along, meta=_reduce_along_meta, inputs="x index src", rows=_scatter_rows,
+    "reduce_along",
+    _reduce_along,
+    meta=_reduce_along_meta,
+    inputs="x index src",
+    rows=_scatter_rows,
     joint_vjp=_reduce_along_grads,
 )
 """`x` reduced with the elements of `src` where `take_along` would read; `reduce`: "prod", "amax" or "amin"."""
@@ -493,7 +535,10 @@ def _one_hot_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[st
 
 
 one_hot = Op(
-    "one_hot", _one_hot, inputs="index", rows=_one_hot_rows,
+    "one_hot",
+    _one_hot,
+    inputs="index",
+    rows=_one_hot_rows,
     meta=lambda index, *, classes: ((TensorMeta.of((*index.shape, classes), dtypes.int64),), None),
 )
 """1 at the position an integer names along a new last dim of `classes`, 0 elsewhere."""

@@ -1,7 +1,7 @@
 """Movement ops: they say where elements go and never compute with them.
 
-Invariant: views (`reshape`, `permute`, `expand`, `slice`, `diagonal`, `unfold`, `reinterpret`) carry `put`, which writes
-through them; every op here is linear, so parts of a sum move as the sum does, and its gradient is its transpose.
+Invariant: views (`reshape`, `permute`, `expand`, `slice`, `diagonal`, `unfold`, `reinterpret`) carry `put`, which
+writes through them; every op here is linear, so parts of a sum move as the sum does, and its gradient is its transpose.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _reshape_meta(x: TensorMeta, *, shape: tuple[int, ...]) -> MetaResult:
     return (TensorMeta.of(shape, x.dtype),), None
 
 
-reshape = Op(
+reshape: Op = Op(
     "reshape", lambda x, *, shape: x.reshape(shape), meta=_reshape_meta, inputs="x", rows=_reshape_rows,
     vjps=(lambda g, x_shape: reshape(g, shape=x_shape),), localize=_local_shape,
     put=lambda base, new, *, shape: reshape(new, shape=tuple(base.shape)),
@@ -124,7 +124,7 @@ def _permute_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from parts_rows(ins)
 
 
-permute = Op(
+permute: Op = Op(
     "permute", lambda x, *, axes: x.transpose(axes), inputs="x", rows=_permute_rows,
     meta=lambda x, *, axes: ((TensorMeta.of(tuple(x.shape[a] for a in axes), x.dtype),), None),
     vjps=(lambda g, axes: permute(g, axes=inverse(axes)),),
@@ -142,7 +142,8 @@ def _expand_meta(x: TensorMeta, *, shape: tuple[int, ...]) -> MetaResult:
     for dim, size in enumerate(x.shape, extra):
         if size not in (1, shape[dim]):
             raise RuntimeError(
-                f"The expanded size of the tensor ({shape[dim]}) must match the existing size ({size}) at non-singleton "
+                f"The expanded size of the tensor ({shape[dim]}) must match the existing size ({size}) at "
+                "non-singleton "
                 f"dimension {dim}.  Target sizes: {list(shape)}.  Tensor sizes: {list(x.shape)}"
             )
     return (TensorMeta.of(shape, x.dtype),), None
@@ -162,7 +163,7 @@ def _expand_put(base: Any, new: Any, *, shape: tuple[int, ...]) -> Any:
     return reshape(new, shape=tuple(base.shape))
 
 
-expand = Op(
+expand: Op = Op(
     "expand", lambda x, *, shape: np.broadcast_to(x, shape), meta=_expand_meta, inputs="x", rows=_expand_rows,
     vjps=(lambda g: g,), localize=_local_shape, put=_expand_put,
 )
@@ -186,8 +187,8 @@ def _slice(x: np.ndarray, start: int, *, axis: int, size: int, step: int) -> np.
 def _slice_meta(x: TensorMeta, start: Any, *, axis: int, size: int, step: int) -> MetaResult:
     if step < 1 or size < 0 or (size - 1) * step >= x.shape[axis]:
         raise RuntimeError(
-            f"slice: {size} rows in steps of {step} do not fit dimension {axis} of size {x.shape[axis]}; the step must be "
-            "positive"
+            f"slice: {size} rows in steps of {step} do not fit dimension {axis} of size {x.shape[axis]}; the step "
+            "must be positive"
         )
     return (TensorMeta.of((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype),), None
 
@@ -202,7 +203,7 @@ def _slice_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from parts_rows(ins)
 
 
-slice = Op(
+slice: Op = Op(
     "slice", _slice, meta=_slice_meta, inputs="x start", rows=_slice_rows,
     vjps=(lambda g, start, x_shape, axis, step: embed(g, start, shape=x_shape, axis=axis, step=step), None),
     put=lambda base, new, start, *, axis, size, step: slice_scatter(base, new, start, axis=axis, step=step),
@@ -246,10 +247,12 @@ def _embed_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from parts_rows(ins, (SUM,))
 
 
-embed = Op(
+embed: Op = Op(
     "embed", _embed, inputs="g_rows start", rows=_embed_rows,
     meta=lambda g, start, *, shape, axis, step: ((TensorMeta.of(shape, g.dtype),), None),
-    vjps=(lambda g, start, g_rows_shape, axis, step: slice(g, start, axis=axis, size=g_rows_shape[axis], step=step), None),
+    vjps=(
+        lambda g, start, g_rows_shape, axis, step: slice(g, start, axis=axis, size=g_rows_shape[axis], step=step), None
+    ),
     localize=lambda attrs, ins, outs, rank: {
         **attrs, "shape": outs[0].local_shape(rank), "first": _first_row(attrs, outs, rank)
     },
@@ -290,7 +293,7 @@ def _slice_scatter_base(g: Any, new_shape: tuple[int, ...], new_dtype: str, star
     return slice_scatter(g, zeros, start, axis=axis, step=step)
 
 
-slice_scatter = Op(
+slice_scatter: Op = Op(
     "slice_scatter", _slice_scatter, meta=_slice_scatter_meta, inputs="base new start", rows=_slice_scatter_rows,
     vjps=(
         _slice_scatter_base,
@@ -314,7 +317,7 @@ def _flip_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from parts_rows(ins)
 
 
-flip = Op(
+flip: Op = Op(
     "flip", lambda x, *, axis: np.flip(x, axis), meta=lambda x, *, axis: ((x,), None), inputs="x", rows=_flip_rows,
     vjps=(lambda g, axis: flip(g, axis=axis),),
 )
@@ -331,7 +334,7 @@ def _roll_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from parts_rows(ins)
 
 
-roll = Op(
+roll: Op = Op(
     "roll", lambda x, shift, *, axis: np.roll(x, shift, axis), meta=lambda x, shift, *, axis: ((x,), None),
     inputs="x shift", rows=_roll_rows, vjps=(lambda g, shift, axis: roll(g, -shift, axis=axis), None),
 )
@@ -465,7 +468,7 @@ def _diagonal_scatter_base(g: Any, new_shape: tuple[int, ...], offset: int, axis
     return diagonal_scatter(g, zeros, offset=offset, axis1=axis1, axis2=axis2)
 
 
-diagonal = Op(
+diagonal: Op = Op(
     "diagonal", lambda x, *, offset, axis1, axis2: np.diagonal(x, offset, axis1, axis2), inputs="x",
     meta=lambda x, *, offset, axis1, axis2: (
         (TensorMeta.of(_diagonal_shape(x.shape, offset, axis1, axis2), x.dtype),), None),
@@ -474,14 +477,14 @@ diagonal = Op(
         g, shape=x_shape, offset=offset, axis1=axis1, axis2=axis2),),
     put=lambda base, new, *, offset, axis1, axis2: diagonal_scatter(base, new, offset=offset, axis1=axis1, axis2=axis2),
 )
-embed_diagonal = Op(
+embed_diagonal: Op = Op(
     "embed_diagonal",
     lambda x, *, shape, offset, axis1, axis2: _write_diagonal(np.zeros(shape, x.dtype), x, offset, axis1, axis2),
     meta=lambda x, *, shape, offset, axis1, axis2: ((TensorMeta.of(shape, x.dtype),), None),
     inputs="x", rows=_embed_diagonal_rows, localize=_local_shape,
     vjps=(lambda g, offset, axis1, axis2: diagonal(g, offset=offset, axis1=axis1, axis2=axis2),),
 )
-diagonal_scatter = Op(
+diagonal_scatter: Op = Op(
     "diagonal_scatter",
     lambda base, new, *, offset, axis1, axis2: _write_diagonal(np.array(base), new, offset, axis1, axis2),
     meta=_diagonal_scatter_meta, inputs="base new", rows=_diagonal_scatter_rows,
@@ -511,9 +514,9 @@ def _triangle_localize(attrs: Attrs, ins: Sequence[Any], outs: Sequence[Spec], r
     return {**attrs, "k": attrs["k"] + (start if placement.dim == outs[0].ndim - 2 else -start)}
 
 
-tril = Op("tril", lambda x, *, k: np.tril(x, k), meta=_triangle_meta, inputs="x", rows=_triangle_rows,
+tril: Op = Op("tril", lambda x, *, k: np.tril(x, k), meta=_triangle_meta, inputs="x", rows=_triangle_rows,
           vjps=(lambda g, k: tril(g, k=k),), localize=_triangle_localize)
-triu = Op("triu", lambda x, *, k: np.triu(x, k), meta=_triangle_meta, inputs="x", rows=_triangle_rows,
+triu: Op = Op("triu", lambda x, *, k: np.triu(x, k), meta=_triangle_meta, inputs="x", rows=_triangle_rows,
           vjps=(lambda g, k: triu(g, k=k),), localize=_triangle_localize)
 
 
@@ -549,11 +552,11 @@ def _fold(x: np.ndarray, *, shape: tuple[int, ...], axis: int, step: int) -> np.
     return out
 
 
-unfold = Op(
+unfold: Op = Op(
     "unfold", _unfold, meta=_unfold_meta, inputs="x", rows=_unfold_rows, put=_refuse_put,
     vjps=(lambda g, x_shape, axis, step: fold(g, shape=x_shape, axis=axis, step=step),),
 )
-fold = Op(
+fold: Op = Op(
     "fold_windows", _fold, meta=lambda x, *, shape, axis, step: ((TensorMeta.of(shape, x.dtype),), None), inputs="x",
     rows=_unfold_rows, localize=_local_shape,
     vjps=(lambda g, x_shape, axis, step: unfold(g, axis=axis, size=x_shape[-1], step=step),),
@@ -575,13 +578,14 @@ def _reinterpret_meta(x: TensorMeta, *, dtype: str) -> MetaResult:
     nbytes = x.shape[-1] * x.dtype.itemsize if x.ndim else 0
     if x.ndim == 0 or nbytes % kind.itemsize:
         raise RuntimeError(
-            f"view: the last dimension of shape {x.shape} must be a multiple of {kind.itemsize // x.dtype.itemsize or 1} "
+            f"view: the last dimension of shape {x.shape} must be a multiple of "
+            f"{kind.itemsize // x.dtype.itemsize or 1} "
             f"elements to view {x.dtype.name} as {dtype}, and the tensor must not be 0-d"
         )
     return (TensorMeta.of((*x.shape[:-1], nbytes // kind.itemsize), kind),), None
 
 
-reinterpret = Op(
+reinterpret: Op = Op(
     "reinterpret", _reinterpret, meta=_reinterpret_meta, inputs="x",
     rows=lambda ins, outs, attrs: (Row((d,), (d,)) for d in range(outs[0].ndim - 1)),
     put=lambda base, new, *, dtype: reinterpret(new, dtype=base.dtype.name),

@@ -20,12 +20,13 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.families import is_number, other_dims_rows, reduced_shape
 from distgrad.meta import TensorMeta
-from distgrad.op import MetaResult, Op, Row
+from distgrad.op import Entry, MetaResult, Op, Row
 from distgrad.ops.elementwise import mul
 from distgrad.ops.reduction import sum as sum_over
 
 # Up to this many elements BLAS sums a row as exactly as needed; above it numpy's pairwise sum is used.
 _BLAS_ROW = 1 << 16
+_ROWS_AT_ONCE = 256
 
 
 def _row_means(rows: np.ndarray) -> np.ndarray:
@@ -53,6 +54,7 @@ def _normalize(x: np.ndarray, axis: tuple[int, ...], eps: float, centered: bool)
     rows = _as_rows(x, axis)
     if centered:
         rows = rows - _row_means(rows)[:, None]
+        rows -= _row_means(rows)[:, None]  # what rounding the first mean left, when it is large
     rstd = 1 / np.sqrt(_row_mean_products(rows, rows) + rows.dtype.type(eps))
     y = np.multiply(rows, rstd[:, None], out=rows if centered else None)
     shape = reduced_shape(x.shape, axis, True)
@@ -67,8 +69,8 @@ def _rms_standardize(x: np.ndarray, *, axis: tuple[int, ...], eps: float) -> tup
     return _normalize(x, axis, eps, False)
 
 
-def _remove_projection(v: np.ndarray, y: np.ndarray, extra: Any, *, axis: tuple[int, ...],
-                       centered: bool) -> np.ndarray:
+def _standardize_backward(v: np.ndarray, y: np.ndarray, rstd: np.ndarray, extra: Any, *, axis: tuple[int, ...],
+                          centered: bool) -> np.ndarray:
     v_rows, y_rows = _as_rows(v, axis), _as_rows(y, axis)
     slope = _row_mean_products(v_rows, y_rows)[:, None]
     slope = slope + (extra.reshape(-1, 1) if isinstance(extra, np.ndarray) else slope.dtype.type(extra))
@@ -76,6 +78,7 @@ def _remove_projection(v: np.ndarray, y: np.ndarray, extra: Any, *, axis: tuple[
     result += v_rows
     if centered:
         result -= _row_means(v_rows)[:, None]
+    result *= rstd.reshape(-1, 1)
     return result.astype(v.dtype, copy=False).reshape(v.shape)
 
 
@@ -89,24 +92,15 @@ def _meta(name: str) -> Any:
     return meta
 
 
-def _projection_meta(v: TensorMeta, y: TensorMeta, extra: Any, *, axis: tuple[int, ...],
-                     centered: bool) -> MetaResult:
+def _backward_meta(v: TensorMeta, y: TensorMeta, rstd: TensorMeta, extra: Any, *, axis: tuple[int, ...],
+                   centered: bool) -> MetaResult:
     kind = dtypes.promote_types(v.dtype, y.dtype)
-    return (TensorMeta.of(v.shape, kind),), (kind, kind, None)
+    return (TensorMeta.of(v.shape, kind),), (kind, kind, None, None)
 
 
-def _projection_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+def _backward_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     for dim in range(attrs["axis"][0]):
-        yield Row((dim, dim, None if is_number(ins[2]) else dim), (dim,))
-
-
-def _input_rule(centered: bool) -> Any:
-    def rule(g: Any, y: Any, rstd: Any, axis: tuple[int, ...]) -> Any:
-        g_y, g_rstd = g
-        extra = 0.0 if g_rstd is None else mul(mul(g_rstd, rstd), _share(y, axis))
-        return mul(remove_projection(g_y, y, extra, axis=axis, centered=centered), rstd)
-
-    return rule
+        yield Row((dim, dim, dim, None if is_number(ins[3]) else dim), (dim,))
 
 
 def _share(y: Any, axis: tuple[int, ...]) -> float:
@@ -114,11 +108,20 @@ def _share(y: Any, axis: tuple[int, ...]) -> float:
     return 1.0 / max(prod(y.shape[axis[0] :]), 1)
 
 
-def _projection_y_rule(g: Any, v: Any, y: Any, extra: Any, axis: tuple[int, ...]) -> Any:
+def _input_rule(centered: bool) -> Any:
+    def rule(g: Any, y: Any, rstd: Any, axis: tuple[int, ...]) -> Any:
+        g_y, g_rstd = g
+        extra = 0.0 if g_rstd is None else mul(mul(g_rstd, rstd), _share(y, axis))
+        return standardize_backward(g_y, y, rstd, extra, axis=axis, centered=centered)
+
+    return rule
+
+
+def _backward_y_rule(g: Any, v: Any, y: Any, rstd: Any, extra: Any, axis: tuple[int, ...]) -> Any:
     share = _share(y, axis)
     slope = mul(sum_over(mul(v, y), axis=axis, keepdims=True), share) + extra
     back = mul(sum_over(mul(g, y), axis=axis, keepdims=True), share)
-    return -(mul(g, slope) + mul(v, back))
+    return -mul(mul(g, slope) + mul(v, back), rstd)
 
 
 standardize = Op("standardize", _standardize, meta=_meta("layer_norm"), inputs="x", outputs="y rstd",
@@ -126,13 +129,71 @@ standardize = Op("standardize", _standardize, meta=_meta("layer_norm"), inputs="
 rms_standardize = Op("rms_standardize", _rms_standardize, meta=_meta("rms_norm"), inputs="x", outputs="y rstd",
                      rows=other_dims_rows, vjps=(_input_rule(False),))
 
-# v - mean(v) - y * (mean(v * y) + extra): symmetric in v, so its own derivative but for `extra`.
-remove_projection = Op(
-    "remove_projection", _remove_projection, meta=_projection_meta, inputs="v y extra", outputs="result",
-    rows=_projection_rows,
+# rstd * (v - mean(v) - y * (mean(v * y) + extra)): symmetric in v, so its own derivative but for `extra`.
+standardize_backward = Op(
+    "standardize_backward", _standardize_backward, meta=_backward_meta, inputs="v y rstd extra", outputs="result",
+    rows=_backward_rows,
     vjps=(
-        lambda g, y, axis, centered: remove_projection(g, y, 0.0, axis=axis, centered=centered),
-        _projection_y_rule,
-        lambda g, y, axis: -sum_over(mul(g, y), axis=axis, keepdims=True),
+        lambda g, y, rstd, axis, centered: standardize_backward(g, y, rstd, 0.0, axis=axis, centered=centered),
+        _backward_y_rule,
+        lambda g, result, rstd, axis: sum_over(mul(g, result), axis=axis, keepdims=True) / rstd,
+        lambda g, y, rstd, axis: -mul(sum_over(mul(g, y), axis=axis, keepdims=True), rstd),
     ),
 )
+
+
+# Scale and shift of the trailing dims -----------------------------------------------------------------------
+
+
+def _affine(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    y = x * weight
+    return np.add(y, bias, out=y) if isinstance(y, np.ndarray) else np.asarray(y + bias)
+
+
+def _affine_meta(x: TensorMeta, weight: TensorMeta, bias: TensorMeta) -> MetaResult:
+    kind = dtypes.result_type([x, weight, bias])
+    return (TensorMeta.of(x.shape, kind),), (kind, kind, kind)
+
+
+def _affine_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    lead = ins[0].ndim - ins[1].ndim
+    for dim in range(ins[0].ndim):
+        own: Entry = dim - lead if dim >= lead else None
+        yield Row((dim, own, own), (dim,))
+
+
+def _sum_products(a: np.ndarray, b: np.ndarray, *, lead: int) -> np.ndarray:
+    shape = a.shape[lead:]
+    a, b = a.reshape(prod(a.shape[:lead]), prod(shape)), b.reshape(prod(b.shape[:lead]), prod(shape))
+    wide = a.dtype if a.dtype.itemsize > 2 else np.dtype(np.float32)
+    total = np.zeros(a.shape[1], wide)
+    for first in range(0, a.shape[0], _ROWS_AT_ONCE):  # two levels of sums keep the rounding small
+        part = slice(first, first + _ROWS_AT_ONCE)
+        total += np.add.reduce(np.multiply(a[part], b[part], dtype=wide), axis=0)
+    return total.astype(a.dtype, copy=False).reshape(shape)
+
+
+def _sum_products_meta(a: TensorMeta, b: TensorMeta, *, lead: int) -> MetaResult:
+    kind = dtypes.promote_types(a.dtype, b.dtype)
+    return (TensorMeta.of(a.shape[lead:], kind),), (kind, kind)
+
+
+def _sum_products_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    lead = attrs["lead"]
+    for dim in range(ins[0].ndim):
+        yield Row((dim, dim), ("sum" if dim < lead else dim - lead,))
+    yield Row(("sum", None), ("sum",))
+    yield Row((None, "sum"), ("sum",))
+
+
+# x * weight + bias, where weight and bias have the shape of x's trailing dims.
+affine = Op("affine", _affine, meta=_affine_meta, inputs="x weight bias", rows=_affine_rows,
+            vjps=(
+                lambda g, weight: mul(g, weight),
+                lambda g, x, weight_shape: sum_products(g, x, lead=len(x.shape) - len(weight_shape)),
+                lambda g: g,
+            ))
+
+# The sum of a * b over the first `lead` dims.
+sum_products = Op("sum_products", _sum_products, meta=_sum_products_meta, inputs="a b", rows=_sum_products_rows,
+                  vjps=(lambda g, b: mul(b, g), lambda g, a: mul(a, g)))

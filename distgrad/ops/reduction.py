@@ -18,7 +18,7 @@ from distgrad.families import elementwise, identity_of, kept_dim, reduced_shape,
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import movement
-from distgrad.ops.cumulative import before, conjugate, cumprod, reverse
+from distgrad.ops.cumulative import before, cumprod, reverse
 from distgrad.ops.elementwise import eq, isnan, keep, logical_and, logical_or, ne, where
 
 Axes = tuple[int, ...]
@@ -111,7 +111,8 @@ def reduced_count(shape: tuple[int, ...], axis: Axes) -> int:
 def _mean(x: np.ndarray, *, axis: Axes, keepdims: bool, count: int | None = None) -> np.ndarray:
     wide = x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else x
     total = np.asarray(_sum(wide, axis=axis, keepdims=keepdims))
-    return (total / total.dtype.type(reduced_count(x.shape, axis) if count is None else count)).astype(x.dtype, copy=False)
+    divisor = total.dtype.type(reduced_count(x.shape, axis) if count is None else count)
+    return (total / divisor).astype(x.dtype, copy=False)
 
 
 def _mean_meta(x: TensorMeta, *, axis: Axes, keepdims: bool) -> MetaResult:
@@ -131,7 +132,8 @@ def torch_name(kind: dtypes.dtype) -> str:
 
 mean = Op(
     "mean", _mean, meta=_mean_meta, inputs="x", rows=reduction_rows("sum"),
-    vjps=(lambda g, x_shape, axis, keepdims: spread(g / max(reduced_count(x_shape, axis), 1), x_shape, axis, keepdims),),
+    vjps=(lambda g, x_shape, axis, keepdims: spread(
+        g / max(reduced_count(x_shape, axis), 1), x_shape, axis, keepdims),),
     localize=lambda attrs, ins, outs, rank: {**attrs, "count": reduced_count(ins[0].shape, attrs["axis"])},
 )
 
@@ -159,7 +161,7 @@ def _prod_vjp(g: Any, x: Any, axis: Axes, keepdims: bool) -> Any:
     flat = movement.reshape(moved, shape=(*(shape[d] for d in rest), count_of(shape[a] for a in axis)))
     others = movement.reshape(_product_of_others(flat, len(rest)), shape=tuple(shape[d] for d in order))
     others = movement.permute(others, axes=movement.inverse(order))
-    return restore(g, shape, axis, keepdims) * conjugate(others)
+    return restore(g, shape, axis, keepdims) * others
 
 
 prod = reduction("prod", _prod, _prod_vjp, partial="prod", result="sum")

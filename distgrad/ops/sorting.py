@@ -153,5 +153,7 @@ def _searchsorted_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: di
             yield Row((None, dim), (dim,))
 
 
-searchsorted = Op("searchsorted", _searchsorted, meta=_searchsorted_meta, inputs="sequence values", rows=_searchsorted_rows)
+searchsorted = Op(
+    "searchsorted", _searchsorted, meta=_searchsorted_meta, inputs="sequence values", rows=_searchsorted_rows
+)
 """Where `values` would go in a sorted `sequence` (last dim) to keep it sorted; `dtype` "int64" or "int32"."""

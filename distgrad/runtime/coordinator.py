@@ -111,6 +111,7 @@ class Coordinator:
         self._sequence = itertools.count()
         self._outbox: list[list[Message]] = [[] for _ in range(self.world_size)]
         self._outbox_bytes = 0
+        self._read: dict[int, dict[int, None]] = {}  # outputs of one element that were read, by program
         self._runs: OrderedDict[int, Sent] = OrderedDict()
         self._poisoned: dict[int, Failure] = {}  # slots whose value is lost
         self._fetched: dict[int, dict[int, Any]] = {}
@@ -234,16 +235,17 @@ class Coordinator:
         program_id, program = self._program(recorded)
         sequence = next(self._sequence)
         inputs = tuple(node.slot.id for node in recorded.inputs)  # type: ignore[union-attr]  # inputs are materialized
-        returned = [Returned() for _ in program.returned]
-        for position, value in zip(program.returned, returned):
+        positions = tuple(self._read.get(program_id, ()))
+        returned = [Returned() for _ in positions]
+        for position, value in zip(positions, returned):
             recorded.outputs[position].cached = value
         outputs = []
-        for node in recorded.outputs:
-            node.slot = Slot(next(self._slots), self._freed, sequence)
+        for position, node in enumerate(recorded.outputs):
+            node.slot = Slot(next(self._slots), self._freed, sequence, program_id, position)
             node.spec = final_spec(node.spec)
             outputs.append(node.slot.id)
         self._queue_frees()
-        run = Run(sequence, program_id, inputs, tuple(recorded.numbers), tuple(outputs))
+        run = Run(sequence, program_id, inputs, tuple(recorded.numbers), tuple(outputs), positions)
         sent = self._runs[sequence] = Sent([call.site for call in calls], returned, program, run)
         if self._poisoned:
             self._spoil(sent, {})
@@ -280,6 +282,7 @@ class Coordinator:
             box.append(Define(identity, program))
         if len(self._programs) > PROGRAM_LIMIT:
             _, (oldest, _) = self._programs.popitem(last=False)
+            self._read.pop(oldest, None)
             for box in self._outbox:
                 box.append(Forget((oldest,)))
         return identity, program
@@ -322,6 +325,8 @@ class Coordinator:
             # A worker whose part failed tells of it in its own answer: a value may be read when all have answered.
             self._wait(lambda: cached.value is not None and min(self._finished) >= slot.run)
             return self._checked(slot, cached.value)
+        if node.spec.meta.size == 1 and slot.run >= 0:  # next time it comes back with its run: no message to read a loss
+            self._read.setdefault(slot.program, {})[slot.output] = None
         ranks = range(self.world_size if isinstance(node.spec.placement, Shard) else 1)
         parts = self._request(slot, ranks, describe=False)
         self.stats.driver_bytes += sum(p.nbytes for p in parts.values())

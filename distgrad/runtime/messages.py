@@ -31,13 +31,14 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a program: input slots, Python numbers, and the slots its outputs go to."""
+    """Run a program: input slots, Python numbers, the slots its outputs go to, and which outputs to send back at once."""
 
     sequence: int
     program: int
     inputs: tuple[int, ...]
     numbers: tuple[Any, ...]
     outputs: tuple[int, ...]
+    returned: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,8 @@ class Worker:
                 del inputs
                 for slot, value in zip(message.outputs, outputs):
                     self.slots[slot] = value
-                if self.rank == 0 and prepared.program.returned:
-                    returned.append((message.sequence, tuple(outputs[i] for i in prepared.program.returned)))
+                if self.rank == 0 and message.returned:
+                    returned.append((message.sequence, tuple(outputs[i] for i in message.returned)))
                 del outputs
             elif isinstance(message, Free):
                 for slot in message.slots:

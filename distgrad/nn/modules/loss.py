@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 
 import distgrad as dg
+from distgrad.nn.modules.distance import PairwiseDistance
 from distgrad.nn.modules.module import Module
 from distgrad.tensor import Tensor
 
@@ -385,7 +386,7 @@ class TripletMarginWithDistanceLoss(_Loss):
             raise ValueError(
                 f"TripletMarginWithDistanceLoss: expected margin to be greater than 0, got {margin} instead"
             )
-        self.distance_function = dg.nn.functional.pairwise_distance if distance_function is None else distance_function
+        self.distance_function = PairwiseDistance() if distance_function is None else distance_function
         self.margin = margin
         self.swap = swap
 
