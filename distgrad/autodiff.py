@@ -156,7 +156,7 @@ def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
         d for d, n in enumerate(g.shape) if d < extra or (shape[d - extra] == 1 and n != 1)
     )
     if axis:
-        g = OPS["sum"](g, axis=axis, keepdims=True)
+        g = OPS["sum"](g, axis=axis, keepdims=axis[-1] >= extra)
     return g if g.shape == shape else OPS["reshape"](g, shape=shape)
 
 

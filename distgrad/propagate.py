@@ -59,10 +59,7 @@ def plan_sharded(
         if placed is None or not _casts_allow(row, metas, casts):
             continue
         ins, out_placements = placed
-        cost = _inputs_cost(specs, ins, world_size)
-        for meta, placement in zip(outs, out_placements):
-            if isinstance(placement, Partial):
-                cost += move_cost(meta.nbytes, placement, REPLICATE, world_size)
+        cost = _inputs_cost(specs, ins, world_size) + _reduction_cost(specs, ins, outs, out_placements, world_size)
         if row.through is not None:
             cost += sum(m.nbytes for m in outs) / world_size + COLLECTIVE_BYTES
         if best is None or cost < best[0]:
@@ -79,6 +76,21 @@ def _inputs_cost(specs: tuple[Any, ...], targets: tuple[Any, ...], world_size: i
         for s, t in zip(specs, targets)
         if not isinstance(s, type)
     )
+
+
+def _reduction_cost(
+    specs: tuple[Any, ...], ins: tuple[Any, ...], outs: tuple[TensorMeta, ...], placements: tuple[Placement, ...],
+    world_size: int,
+) -> float:
+    """Gives what reducing Partial outputs later costs, less what is saved by not reducing Partial inputs now."""
+    later = sum(
+        move_cost(m.nbytes, p, REPLICATE, world_size) for m, p in zip(outs, placements) if isinstance(p, Partial)
+    )
+    saved = sum(
+        move_cost(s.meta.nbytes, p, REPLICATE, world_size)
+        for s, p in zip(specs, ins) if isinstance(p, Partial) and s.placement is p
+    )
+    return max(later - saved, 0.0)
 
 
 def _casts_allow(row: Row, metas: list[Any], casts: tuple[Any, ...] | None) -> bool:

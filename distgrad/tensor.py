@@ -242,8 +242,11 @@ class Tensor:
             tensor = tensor._view.parent
             tensor._node.saved = True
 
-    def _rebind(self, value: Tensor) -> None:
-        """Makes this tensor (and what it is a view of) have another value."""
+    def _rebind(self, value: Tensor, *, detached: bool = False) -> None:
+        """Makes this tensor (and what it is a view of) have another value.
+
+        Its history becomes that of the value, unless gradients are off or it is written through a detached tensor.
+        """
         view = self._view
         if view is not None:
             self._synced()
@@ -253,7 +256,8 @@ class Tensor:
                 whole = view.put(value)
             finally:
                 mode.track_views = before
-            parent._rebind(whole)
+            detached = detached or view.op is None
+            parent._rebind(whole, detached=detached)
             view.version = parent._version
         node = value._now()
         old = self._node
@@ -264,8 +268,28 @@ class Tensor:
             self._shares_numpy = False
         self._node = node
         self._version += 1
-        if mode.enabled and value._needs_grad and (view is None or view.op is not None):
-            self._fn, self._index, self._needs_grad = value._fn, value._index, True
+        if mode.enabled and not detached and (value._needs_grad or self._needs_grad):
+            self._fn, self._index, self._needs_grad = value._fn, value._index, value._needs_grad
+
+    def _resize(self, value: Any) -> Tensor:
+        """Takes another value of any shape; RuntimeError for a view, whose memory is another tensor's."""
+        if self._view is not None:
+            raise RuntimeError(
+                f"a view of shape {list(self.shape)} cannot be resized to {list(value.shape)}; resize the tensor it was taken "
+                "from, or a clone()"
+            )
+        value = self._as_own_dtype(value)
+        self._shares_numpy = False
+        self._rebind(value)
+        return self
+
+    def _as_own_dtype(self, value: Any) -> Any:
+        kind = self.dtype
+        if value.dtype is kind:
+            return value
+        if value.dtype.category > kind.category:
+            raise RuntimeError(f"result type {value.dtype!r} can't be cast to the desired output type {kind!r}")
+        return OPS["cast"](value, dtype=kind.name)
 
     def _assign(self, value: Any) -> Tensor:
         """Writes a value into this tensor, as every in-place method does; shapes must be equal."""
@@ -282,12 +306,7 @@ class Tensor:
             raise RuntimeError(
                 f"output with shape {list(target.shape)} doesn't match the broadcast shape {list(value.shape)}"
             )
-        if value.dtype is not target.dtype:
-            if value.dtype.category > target.dtype.category:
-                raise RuntimeError(
-                    f"result type {value.dtype!r} can't be cast to the desired output type {target.dtype!r}"
-                )
-            value = OPS["cast"](value, dtype=target.dtype.name)
+        value = self._as_own_dtype(value)
         placement, given = node.spec.placement, value._now().spec.placement
         if placement is None and given is not None and self._needs_grad:
             placement = resolve_replicated()  # a parameter made before init joins the workers as one

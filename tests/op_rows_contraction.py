@@ -94,5 +94,4 @@ ROWS = [
     row("kron", lambda T, a, b: T.kron(a, b), [normal(4, 3), normal(2, 5)], [normal(3), normal(2, 2)]),
     row("trace", lambda T, a: T.trace(a), [normal(4, 4)], [normal(4, 3)], [integers(0, 9, 3, 3)]),
     row("chain_matmul", lambda T, *xs: T.chain_matmul(*xs), [normal(4, 3), normal(3, 5), normal(5, 2)]),
-    row("multi_dot", lambda T, *xs: T.linalg.multi_dot(xs), [normal(3), normal(3, 5), normal(5, 2), normal(2)]),
 ]

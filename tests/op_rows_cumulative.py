@@ -8,7 +8,7 @@ from op_db import booleans, constant, distinct, integers, normal, row
 NAN, INF = float("nan"), float("inf")
 EMPTY = normal(0, 3)
 HALF = constant(np.linspace(-3, 3, 12).reshape(4, 3), "float16")
-COMPLEX = constant([[1 + 2j, -0.5j], [3.0, -1 - 1j], [0.5 + 0.1j, 2j]], "complex128")
+COMPLEX = constant([[1 + 2j, -0.5j], [3.0, -1 - 1j], [0.5 + 0.1j, 2j]], "complex128", differentiable=True)
 ZEROS = constant([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0], [1.0, -1.0, 2.5], [0.0, 4.0, 0.5]], differentiable=True)
 MISSING = constant([[1.0, NAN, 3.0], [1.0, 5.0, NAN], [4.0, NAN, 0.5]])
 
@@ -19,7 +19,8 @@ ROWS = [
         [integers(0, 9, 4)],
         [HALF], grad=False),
     row("cumprod", lambda T, x, dim: T.cumprod(x, dim), [normal(4, 3), 0], [normal(4, 3), -1], [ZEROS, 0], [ZEROS, 1],
-        [integers(-3, 3, 4, 3), 0], [EMPTY, 0], [normal(), 0], [normal(1), 0]),
+        [integers(-3, 3, 4, 3), 0], [EMPTY, 0], [normal(), 0], [normal(1), 0],
+        [COMPLEX, 0]),
     row("cummax", lambda T, x, dim: T.cummax(x, dim), [distinct(5, 3), 0], [distinct(4, 5), 1], [EMPTY, 0],
         [normal(), 0]),
     row("cummin", lambda T, x, dim: T.cummin(x, dim), [distinct(5, 3), 0], [distinct(4, 5), 1], [EMPTY, 0],

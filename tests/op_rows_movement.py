@@ -8,7 +8,7 @@ from op_db import booleans, constant, integers, normal, row
 EMPTY = normal(0, 3)
 FLOAT32 = constant(np.linspace(-3, 3, 6).reshape(2, 3), "float32")
 HALF = constant(np.linspace(-3, 3, 6).reshape(2, 3), "float16")
-COMPLEX = constant([[1 + 2j, -0.5j], [3.0, -1 - 1j], [0.5 + 0.1j, 2j]], "complex128")
+COMPLEX = constant([[1 + 2j, -0.5j], [3.0, -1 - 1j], [0.5 + 0.1j, 2j]], "complex128", differentiable=True)
 
 SHAPES = [
     row("reshape", lambda T, x, shape: T.reshape(x, shape), [normal(6, 4), (2, 3, 4)], [normal(6, 4), (4, 6)],
@@ -48,6 +48,7 @@ SHAPES = [
         [normal(4, 3), 0], [normal(4, 3), -1]),
     row("repeat_interleave_counts", lambda T, x, n: T.repeat_interleave(x, n, dim=0),
         [normal(3, 2), constant([2, 0, 1], "int64")]),
+    row("complex_movement", lambda T, x: T.roll(T.conj(x.mT).reshape(-1).flip(0), 1) * x.reshape(-1), [COMPLEX]),
     row("clone", lambda T, x: T.clone(x), [normal(4, 3)], [normal()], [booleans(4)]),
     row("contiguous", lambda T, x: x.t().contiguous().view(-1), [normal(4, 3)]),
     row("stride", lambda T, x: (x.stride(), x.t().stride(), x[1:, ::2].stride(), x.expand(2, 4, 6).stride(),

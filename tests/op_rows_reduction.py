@@ -9,7 +9,7 @@ NAN, INF = float("nan"), float("inf")
 EMPTY = normal(0, 3)
 HALF = constant(np.linspace(-3, 3, 12).reshape(4, 3), "float16")
 FLOAT32 = constant(np.linspace(-3, 3, 12).reshape(4, 3), "float32")
-COMPLEX = constant([[1 + 2j, -0.5j], [3.0, -1 - 1j], [0.5 + 0.1j, 2j]], "complex128")
+COMPLEX = constant([[1 + 2j, -0.5j], [3.0, -1 - 1j], [0.5 + 0.1j, 2j]], "complex128", differentiable=True)
 MISSING = constant([[1.0, NAN, 3.0], [NAN, NAN, -2.0], [4.0, 5.0, 0.5], [NAN, 1.0, 7.0]], differentiable=True)
 TIES = constant([[2.0, 2.0, 1.0], [0.0, 3.0, 3.0], [1.0, 1.0, 1.0], [3.0, -1.0, 3.0]], differentiable=True)
 ZEROS = constant([[0.0, 2.0, 1.5], [0.0, 0.0, 3.0], [1.0, -1.0, 2.5], [0.5, 4.0, 0.0]], differentiable=True)
@@ -40,7 +40,7 @@ SUMS = [
         [positive(4, 3), 0],
         [ZEROS, 0], [ZEROS, 1], [ZEROS, None], [integers(-3, 4, 4, 3), 1], [booleans(4), None], [EMPTY, 0],
         [normal(), None],
-        [normal(1), 0]),
+        [normal(1), 0], [COMPLEX, 0]),
     row("count_nonzero", lambda T, x, dim: T.count_nonzero(x, dim=dim), [ZEROS, 0], [ZEROS, None],
         [booleans(4, 3), (0, 1)],
         [EMPTY, 0], grad=False),

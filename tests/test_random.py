@@ -1,4 +1,4 @@
-"""Random numbers: generators and their states, distributions, dropout, and the same numbers for any number of workers."""
+"""Random numbers: generators, distributions, dropout, and the same numbers for any number of workers."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ def test_continuous_distribution(draw: Callable[[], dg.Tensor], cdf: Callable[..
     pytest.param(filled("random_", 6), stats.randint(0, 6), id="random_to"),
     pytest.param(filled("random_", -3, 2), stats.randint(-3, 2), id="random_from_to"),
     pytest.param(filled("bernoulli_", 0.4), stats.bernoulli(0.4), id="bernoulli_"),
-    pytest.param(lambda: functions.bernoulli_(dg.zeros(SIZE), dg.tensor(0.25)), stats.bernoulli(0.25), id="bernoulli_p"),
+    pytest.param(lambda: functions.bernoulli_(dg.zeros(SIZE), dg.tensor(0.25)), stats.bernoulli(0.25),
+                 id="bernoulli_p"),
     pytest.param(filled("geometric_", 0.3), stats.geom(0.3), id="geometric_"),
 ])
 def test_discrete_distribution(draw: Callable[[], dg.Tensor], law: Any) -> None:
@@ -168,9 +169,11 @@ def test_dtypes_and_options() -> None:
     assert dg.rand(2, requires_grad=True).requires_grad
     assert dg.randn(2, 3, dtype=dg.complex128).dtype is dg.complex128
     half = dg.randn(300, dtype=dg.float16)
-    assert half.dtype is dg.float16 and 0.7 < half.float().std().item() < 1.3
+    assert half.dtype is dg.float16
+    assert 0.7 < half.float().std().item() < 1.3
     whole = functions.random_(dg.zeros(200, dtype=dg.int8))
-    assert whole.min().item() >= 0 and whole.max().item() > 60
+    assert whole.min().item() >= 0
+    assert whole.max().item() > 60
     same = dg.empty(3)
     assert same.uniform_(1.0, 2.0) is same
     assert bool((same >= 1).all())
@@ -223,7 +226,8 @@ def test_alpha_dropout_keeps_mean_and_variance() -> None:
     assert abs(y.mean().item()) < 0.03
     assert abs(y.std().item() - 1) < 0.03
     z = F.feature_alpha_dropout(dg.ones(30, 20, 4), 0.5, training=True).numpy()
-    assert (z == z[..., :1]).all() and len(np.unique(z)) == 2
+    assert (z == z[..., :1]).all()
+    assert len(np.unique(z)) == 2
 
 
 def test_rrelu_draws_slopes_in_training() -> None:
@@ -254,7 +258,8 @@ def every_draw() -> list[Any]:
     p = (x + 1) / 8
     return [
         dg.rand(7, 5), dg.randn(7, 5, dtype=dg.float64), dg.randint(-5, 1000, (7, 3)), dg.randperm(7),
-        dg.rand(7, 2, dtype=dg.complex64), dg.randn_like(x), dg.normal(x, p), dg.normal(0.0, p), dg.normal(1.0, 2.0, (7, 2)),
+        dg.rand(7, 2, dtype=dg.complex64), dg.randn_like(x), dg.normal(x, p), dg.normal(0.0, p),
+        dg.normal(1.0, 2.0, (7, 2)),
         dg.bernoulli(p), dg.bernoulli(x, 0.4), dg.poisson(x), dg.multinomial(p, 2), dg.multinomial(p, 9, True),
         dg.empty(7, 3).uniform_(-1, 1), dg.empty(7, 3).normal_(1, 2), dg.empty(7, 3).exponential_(),
         dg.empty(7, 3).log_normal_(), dg.empty(7, 3).cauchy_(), dg.empty(7, 3).geometric_(0.3),

@@ -1,7 +1,7 @@
 """Matrix products, einsum and what is built from them, with PyTorch's signatures.
 
-Invariant: every function here ends in the contraction ops, which alone know rows and gradients; bias and `beta` terms are
-added after the product, so that parts of a product are summed before them.
+Invariant: every function here ends in the contraction ops, which alone know rows and gradients; bias and `beta` terms
+are added after the product, so that parts of a product are summed before them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     _check_ndim("bmm", 3, batch1=input, batch2=mat2)
     if input.shape[0] != mat2.shape[0]:
         raise RuntimeError(
-            f"bmm: batch sizes differ, {tuple(input.shape)} and {tuple(mat2.shape)}: {input.shape[0]} != {mat2.shape[0]}"
+            f"bmm: batch sizes differ, {tuple(input.shape)} and {tuple(mat2.shape)}: {input.shape[0]} != "
+            f"{mat2.shape[0]}"
         )
     return ops.matmul(input, mat2)
 
@@ -119,8 +120,8 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
         raise RuntimeError(f"dot: 1D tensors expected, but got {input.ndim}D and {tensor.ndim}D tensors")
     if input.shape != tensor.shape:
         raise RuntimeError(
-            f"dot: inconsistent tensor size, expected tensor {list(input.shape)} and src {list(tensor.shape)} to have the "
-            "same number of elements"
+            f"dot: inconsistent tensor size, expected tensor {list(input.shape)} and src {list(tensor.shape)} to have "
+            "the same number of elements"
         )
     if input.dtype is not tensor.dtype:
         raise RuntimeError(
@@ -301,8 +302,8 @@ def _subscripts(equation: str, count: int) -> tuple[list[str], str | None]:
         wrong = re.search("[^a-zA-Z]", bare)
         if wrong:
             raise RuntimeError(
-                f"einsum(): invalid subscript given at index {text.index(wrong[0])} in the equation string, subscripts must "
-                f"be in [a-zA-Z]"
+                f"einsum(): invalid subscript given at index {text.index(wrong[0])} in the equation string, "
+                f"subscripts must be in [a-zA-Z]"
             )
     return terms, output if arrow else None
 
@@ -353,14 +354,14 @@ def _drop_stretched(terms: list[str], operands: list[Any]) -> tuple[list[str], l
         for letter, size in zip(term, operand.shape):
             if own.setdefault(letter, size) != size:
                 raise RuntimeError(
-                    f"einsum(): subscript {letter} is repeated for operand {position} but the sizes don't match, {size} != "
-                    f"{own[letter]}"
+                    f"einsum(): subscript {letter} is repeated for operand {position} but the sizes don't match, "
+                    f"{size} != {own[letter]}"
                 )
             known = sizes.setdefault(letter, size)
             if 1 not in (known, size) and known != size:
                 raise RuntimeError(
-                    f"einsum(): subscript {letter} has size {size} for operand {position} which does not broadcast with "
-                    f"previously seen size {known}"
+                    f"einsum(): subscript {letter} has size {size} for operand {position} which does not broadcast "
+                    f"with previously seen size {known}"
                 )
             sizes[letter] = size if known == 1 else known
     for position, (term, operand) in enumerate(zip(terms, operands)):
@@ -454,8 +455,8 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
             raise RuntimeError(f"multi_dot(): tensor {position} must be 2D but got {tensor.ndim}D")
         if position and tensors[position - 1].shape[1] != tensor.shape[0]:
             raise RuntimeError(
-                f"multi_dot(): tensors {position - 1} and {position} with shapes {list(tensors[position - 1].shape)} and "
-                f"{list(tensor.shape)} cannot be multiplied"
+                f"multi_dot(): tensors {position - 1} and {position} with shapes {list(tensors[position - 1].shape)} "
+                f"and {list(tensor.shape)} cannot be multiplied"
             )
     sizes = [tensors[0].shape[0], *(t.shape[1] for t in tensors)]
     count = len(tensors)

@@ -219,10 +219,11 @@ def _range_kind(dtype: Any, *numbers: Number) -> dtypes.dtype:
     return dtypes.default() if any(isinstance(n, float) for n in numbers) else dtypes.int64
 
 
-def _real(name: str, value: Any) -> int | float:
+def as_real(name: str, value: Any) -> int | float:
+    """Gives a Python int or float from a number or a tensor with one element; RuntimeError for a complex one."""
     number = as_number(name, value)
     if isinstance(number, complex):
-        raise RuntimeError(f"{name}: complex numbers have no order; got {number}, give real ones")
+        raise RuntimeError(f"{name}: value {number} cannot be converted to a real number without overflow")
     return int(number) if isinstance(number, bool) else number
 
 
@@ -248,15 +249,15 @@ def arange(*args: Any, dtype: Any = None, **options: Any) -> Tensor:
     >>> dg.arange(1, 2.5, 0.5)
     tensor([1.0000, 1.5000, 2.0000])
     """
-    named = {key: options.pop(key) for key in ("start", "end", "step") if key in options}
+    named: dict[str, Any] = {key: options.pop(key) for key in ("start", "end", "step") if key in options}
     if len(args) > 3 or not (args or "end" in named):
         raise TypeError("arange() takes (end), (start, end) or (start, end, step)")
     names = ("end",) if len(args) == 1 and "end" not in named else ("start", "end", "step")
-    given = {**dict(zip(names, args)), **named}
+    given: dict[str, Any] = {**dict(zip(names, args)), **named}
     if "end" not in given:
         raise TypeError("arange() missing argument 'end'")
-    start, end, step = _real("arange", given.get("start", 0)), _real("arange", given["end"]), given.get("step", 1)
-    step = _real("arange", step)
+    start, end, step = as_real("arange", given.get("start", 0)), as_real("arange", given["end"]), given.get("step", 1)
+    step = as_real("arange", step)
     kind = _range_kind(dtype, start, end, step)
     _check_range("arange", start, end, step)
     if kind.category == 1:
@@ -271,7 +272,7 @@ def arange(*args: Any, dtype: Any = None, **options: Any) -> Tensor:
 
 def range(start: Any = 0, end: Any = 0, step: Any = 1, *, dtype: Any = None, **options: Any) -> Tensor:
     """Returns start, start + step, ... up to and with `end`, in the default dtype. PyTorch: torch.range."""
-    first, last, by = (_real("range", value) for value in (start, end, step))
+    first, last, by = (as_real("range", value) for value in (start, end, step))
     _check_range("range", first, last, by)
     kind = dtypes.default() if dtype is None else dtypes.as_dtype(dtype)
     size = math.floor((last - first) / by) + 1

@@ -23,6 +23,7 @@ from distgrad.ops.elementwise import cast, clamp_min, floor_divide
 from distgrad.ops.elementwise import where as _where
 from distgrad.ops.movement import expand, reshape
 from distgrad.ops.movement import slice as slice_op
+from distgrad.ops.scatter_reduce import reduce_along
 
 __all__ = [
     "argwhere",
@@ -61,8 +62,8 @@ def _check_index(name: str, index: Any) -> None:
 def _same_dtype(name: str, input: Tensor, source: Tensor) -> None:
     if input.dtype is not source.dtype:
         raise RuntimeError(
-            f"{name}(): self and source expected to have the same dtype, but got (self) {input.dtype.name} and (source) "
-            f"{source.dtype.name}"
+            f"{name}(): self and source expected to have the same dtype, but got (self) {input.dtype.name} and "
+            f"(source) {source.dtype.name}"
         )
 
 
@@ -99,8 +100,8 @@ def _row_source(name: str, input: Tensor, axis: int, index: Tensor, source: Tens
         source = reshape(source, shape=(1,) * input.ndim)
     if tuple(source.shape) != taken:
         raise RuntimeError(
-            f"{name}(): source of shape {tuple(source.shape)} does not fit {index.shape[0]} rows of dimension {axis} of "
-            f"{tuple(input.shape)}; it must have shape {taken}"
+            f"{name}(): source of shape {tuple(source.shape)} does not fit {index.shape[0]} rows of dimension {axis} "
+            f"of {tuple(input.shape)}; it must have shape {taken}"
         )
     return source
 
@@ -132,7 +133,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 def index_reduce(
     input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
-    """Reduces rows of `source` into the rows `index` names: "prod", "mean", "amax" or "amin" (PyTorch: Tensor.index_reduce)."""
+    """Reduces rows of `source` into the rows `index` names: "prod", "mean", "amax", "amin" (PyTorch: index_reduce)."""
     if reduce not in ("prod", "mean", "amax", "amin"):
         raise RuntimeError(f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}")
     whole, axis, index = _row_index("index_reduce", input, dim, index)
@@ -261,7 +262,7 @@ def scatter(
         src = full(fill_number("scatter", src, input.dtype), shape=tuple(index.shape), dtype=input.dtype.name)
     if reduce == "add":
         return ops.scatter_add(input, index, src, axis=axis)
-    return ops.reduce_along(input, index, src, axis=axis, reduce="prod")
+    return reduce_along(input, index, src, axis=axis, reduce="prod")
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -293,7 +294,7 @@ def scatter_reduce(
     if reduce in ("prod", "amax", "amin"):
         if not include_self:
             base = ops.scatter(input, index, _identity(input, reduce), axis=axis)
-        return ops.reduce_along(base, index, src, axis=axis, reduce=reduce)
+        return reduce_along(base, index, src, axis=axis, reduce=reduce)
     if not include_self:
         base = ops.scatter(input, index, 0, axis=axis)
     total = ops.scatter_add(base, index, src, axis=axis)
@@ -315,8 +316,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         return ops.take_rows(reshape(input, shape=(input.numel(),)), reshape(indices, shape=(indices.numel(),)), axis=0)
     if input.ndim != indices.ndim:
         raise RuntimeError(
-            f"torch.take_along_dim(): input and indices should have the same number of dimensions, but got {input.ndim} and "
-            f"{indices.ndim}"
+            f"torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
+            f"{input.ndim} and {indices.ndim}"
         )
     axis = normalize_dim("take_along_dim", dim, input.ndim)
     others = broadcast_shapes(
@@ -397,7 +398,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-    """Writes the elements of `source`, in order, where the mask holds (PyTorch: Tensor.masked_scatter). Reads the mask."""
+    """Writes the elements of `source`, in order, where the mask holds (PyTorch: masked_scatter). Reads the mask."""
     _check_mask("masked_scatter", mask)
     _same_dtype("masked_scatter", input, source)
     shape = broadcast_shapes("masked_scatter", tuple(input.shape), tuple(mask.shape))

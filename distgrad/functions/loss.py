@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from distgrad.functions.creation import full_like
 from distgrad.functions.normalization import pairwise_distance
 from distgrad.op import is_tensor
 from distgrad.ops import loss as ops
@@ -166,7 +167,7 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
     return reduced(loss, reduction)
 
 
-def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-06,
+def gaussian_nll_loss(input: Tensor, target: Tensor, var: Any, full: bool = False, eps: float = 1e-06,
                       reduction: str = "mean") -> Tensor:
     """Returns the negative log likelihood of `target` under normal distributions of means `input`, variances `var`.
 
@@ -174,9 +175,9 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: 
     ValueError for a negative variance or a shape that does not fit. PyTorch: F.gaussian_nll_loss.
     """
     if not is_tensor(var):
-        if var < 0:
+        if float(var) < 0:
             raise ValueError("var has negative entry/entries")
-        var = input.detach() * 0 + var
+        return gaussian_nll_loss(input, target, full_like(input, float(var)), full, eps, reduction)
     if var.shape != input.shape:
         if tuple(input.shape[:-1]) == tuple(var.shape):
             var = var.unsqueeze(-1)

@@ -47,8 +47,7 @@ def _trailing(input: Tensor, normalized_shape: int | Sequence[int], name: str,
 
 
 def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    whole = weight is not None and tuple(weight.shape) == tuple(y.shape[y.ndim - weight.ndim :])
-    if whole and bias is not None and bias.shape == weight.shape:
+    if weight is not None and bias is not None and weight.shape == bias.shape == y.shape[y.ndim - weight.ndim :]:
         return ops.affine(y, weight, bias)
     if weight is not None:
         y = y * weight
@@ -165,9 +164,9 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     _check_channels("batch_norm", channels, running_mean=running_mean, running_var=running_var, weight=weight,
                     bias=bias)
     if not training:
-        for label, value in (("running_mean", running_mean), ("running_var", running_var)):
-            if value is None:
-                raise RuntimeError(f"batch_norm: {label} must be defined in evaluation mode")
+        if running_mean is None or running_var is None:
+            missing = "running_mean" if running_mean is None else "running_var"
+            raise RuntimeError(f"batch_norm: {missing} must be defined in evaluation mode")
         scale = rsqrt(running_var + eps)
         scale = scale if weight is None else scale * weight
         shift = -(running_mean * scale) if bias is None else bias - running_mean * scale

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import dtypes
-from distgrad.functions.creation import as_number, as_size, finish
+from distgrad.functions.creation import as_real, as_size, finish
 from distgrad.meta import broadcast_shapes
 from distgrad.op import is_tensor
 from distgrad.ops import random as ops
@@ -77,7 +77,7 @@ def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any 
 
 def _integers(name: str, low: Any, high: Any, shape: tuple[int, ...], kind: dtypes.dtype,
               generator: Generator | None) -> Tensor:
-    first, stop = int(as_number(name, low)), int(as_number(name, high))
+    first, stop = int(as_real(name, low)), int(as_real(name, high))
     if first >= stop:
         raise RuntimeError(f"{name}: random_ expects 'from' to be less than 'to', but got from={first} >= to={stop}")
     _check_integers(name, first, stop, kind)
@@ -112,9 +112,9 @@ def randint(*args: Any, generator: Generator | None = None, dtype: Any = None, *
     Called as randint(high, size) or randint(low, high, size). RuntimeError when low >= high or a bound does not fit the
     dtype. PyTorch: torch.randint.
     """
-    named = {key: options.pop(key) for key in ("low", "high", "size") if key in options}
+    named: dict[str, Any] = {key: options.pop(key) for key in ("low", "high", "size") if key in options}
     names = ("low", "high", "size") if len(args) + len(named) == 3 else ("high", "size")
-    given = {**dict(zip([n for n in names if n not in named], args)), **named}
+    given: dict[str, Any] = {**dict(zip([n for n in names if n not in named], args)), **named}
     if len(args) + len(named) > 3 or "high" not in given or "size" not in given:
         raise TypeError("randint() takes (high, size) or (low, high, size)")
     kind = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
@@ -171,7 +171,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
 
 
 def _check_probability(name: str, p: Any) -> float:
-    p = float(as_number(name, p))
+    p = float(as_real(name, p))
     if not 0 <= p <= 1:
         raise RuntimeError(f"{name}: expects p to be in [0, 1], but got p={p}")
     return p
@@ -247,14 +247,13 @@ def random_(input: Tensor, from_: int | None = None, to: int | None = None, *,
     random_() on all from 0 that the dtype holds. PyTorch: torch.Tensor.random_.
     """
     kind = input.dtype
-    if from_ is None and to is None:
+    if to is None:
+        from_, to = None, from_
+    if to is None:
         if kind.category == 3:
             raise NotImplementedError(f"random_: not implemented for dtype {kind.name}")
-        low, high = 0, _integer_limits(kind)[1] + 1
-    elif to is None:
-        low, high = 0, from_
-    else:
-        low, high = from_ or 0, to
+        to = _integer_limits(kind)[1] + 1
+    low, high = from_ or 0, to
     return input._assign(_integers("random_", low, high, tuple(input.shape), kind, generator))
 
 

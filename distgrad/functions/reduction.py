@@ -37,7 +37,8 @@ def return_type(name: str, fields: tuple[str, ...]) -> type:
         __slots__ = ()
 
         def __repr__(self) -> str:
-            inside = ",\n".join(f"{field}={value!r}" for field, value in zip(fields, self))
+            values: tuple[Any, ...] = tuple(self)
+            inside = ",\n".join(f"{field}={value!r}" for field, value in zip(fields, values))
             return f"torch.return_types.{name}(\n{inside})"
 
         def __reduce__(self) -> tuple[Any, ...]:

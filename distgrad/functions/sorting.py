@@ -200,7 +200,8 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         raise RuntimeError(f"minlength should be >= 0, got {minlength}")
     if weights is not None and tuple(weights.shape) != tuple(input.shape):
         raise RuntimeError(
-            f"weights should be 1-d and have the same length as input, got {tuple(weights.shape)} for {tuple(input.shape)}"
+            f"weights should be 1-d and have the same length as input, got {tuple(weights.shape)} for "
+            f"{tuple(input.shape)}"
         )
     length = int(minlength)
     if input.shape[0]:
@@ -215,7 +216,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     return add_rows(weights.detach(), input, shape=(length,), axis=0)
 
 
-def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
+def histc(input: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
     """Counts elements in `bins` equal intervals of [min, max], all of the data's range when both are equal (PyTorch:
     torch.histc); elements outside do not count. Floating inputs only."""
     if input.dtype.category != 2:

@@ -1,8 +1,9 @@
 """`x[key]` and `x[key] = value` for every kind of key PyTorch takes.
 
-Invariant: a key is read once, into slices, one reshape, single rows and index tensors; reading and writing follow the same
-parts. Basic keys (integers, slices, None, Ellipsis) give views, and their numbers are inputs of ops, so that x[i : i + n]
-with another i makes no new program. Integers select before index tensors are placed, as in PyTorch (numpy differs).
+Invariant: a key is read once, into slices, one reshape, single rows and index tensors; reading and writing follow the
+same parts. Basic keys (integers, slices, None, Ellipsis) give views, and their numbers are inputs of ops, so that
+x[i : i + n] with another i makes no new program. Integers select before index tensors are placed, as in PyTorch (numpy
+differs).
 """
 
 from __future__ import annotations
@@ -122,8 +123,8 @@ def _parse(shape: Sequence[int], key: Any) -> _Parts:
     if needed > ndim:
         if ndim == 0 and not any(isinstance(item, (_Mask, np.ndarray)) or is_tensor(item) for item in items):
             raise IndexError(
-                "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to convert a "
-                "0-dim tensor to a number"
+                "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to "
+                "convert a 0-dim tensor to a number"
             )
         raise IndexError(f"too many indices for tensor of dimension {ndim}")
     parts = _Parts()
@@ -274,7 +275,8 @@ def _check_value(x: Tensor, value: Any) -> Any:
         return value if value.dtype is x.dtype else cast(value, dtype=x.dtype.name)
     if not isinstance(value, (bool, int, float, complex)):
         raise TypeError(
-            f"can't assign a {type(value).__name__} to a Tensor of {x.dtype.name}; convert it with tensor() or from_numpy()"
+            f"can't assign a {type(value).__name__} to a Tensor of {x.dtype.name}; convert it with tensor() or "
+            "from_numpy()"
         )
     return fill_number("setitem", value, x.dtype)
 
@@ -293,7 +295,8 @@ def _spread(value: Any, shape: tuple[int, ...], x: Tensor) -> Tensor:
         except RuntimeError:
             pass  # the message below names both shapes
     raise RuntimeError(
-        f"shape mismatch: value tensor of shape {list(own)} cannot be broadcast to indexing result of shape {list(shape)}"
+        f"shape mismatch: value tensor of shape {list(own)} cannot be broadcast to indexing result of shape "
+        f"{list(shape)}"
     )
 
 
@@ -301,10 +304,11 @@ def _spread(value: Any, shape: tuple[int, ...], x: Tensor) -> Tensor:
 
 
 def getitem(input: Tensor, key: Any) -> Tensor:
-    """Gives input[key] for integers, slices with positive steps, None, Ellipsis, bools, lists, arrays and index tensors.
+    """Gives input[key] for integers, slices with positive steps, None, Ellipsis, bools, lists, arrays and index
+    tensors.
 
-    Basic keys give views. An integer outside its dim, too many indices and masks of another shape raise IndexError, a step
-    that is not positive ValueError (PyTorch: the page "Tensor indexing"; numpy: "Indexing on ndarrays").
+    Basic keys give views. An integer outside its dim, too many indices and masks of another shape raise IndexError, a
+    step that is not positive ValueError (PyTorch: the page "Tensor indexing"; numpy: "Indexing on ndarrays").
     """
     shape = tuple(input.shape)
     parts = _parse(shape, key)

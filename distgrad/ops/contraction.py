@@ -1,11 +1,12 @@
 """Products that sum over shared indices: `matmul`, `linear` and einsum's one- and two-operand forms.
 
-Invariant: rows follow from the index strings alone, and the gradient of a contraction is another contraction of the same
-kind, so nothing is transposed in memory and every derivative has the forward's speed. Rules are plain derivatives, without
-conjugation, as those of every op are.
+Invariant: rows follow from the index strings alone, and the gradient of a contraction is another contraction of the
+same kind, so nothing is transposed in memory and every derivative has the forward's speed. Rules are plain derivatives,
+without conjugation, as those of every op are.
 
 An einsum of any operands is first brought to clean parts: `einsum_single` sums and takes diagonals within one operand,
-`einsum_pair` multiplies two operands in which every index stands once and is shared with the other operand or the output.
+`einsum_pair` multiplies two operands in which every index stands once and is shared with the other operand or the
+output.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def same_dtype(name: str, a: TensorMeta, b: TensorMeta) -> dtype:
     """Gives the dtype both factors have; RuntimeError if they differ, as in PyTorch (products do not promote)."""
     if a.dtype is not b.dtype:
         raise RuntimeError(
-            f"{name}: expected m1 and m2 to have the same dtype, but got: {a.dtype.name} != {b.dtype.name}; convert one "
-            f"with .to({a.dtype.name})"
+            f"{name}: expected m1 and m2 to have the same dtype, but got: {a.dtype.name} != {b.dtype.name}; convert "
+            f"one with .to({a.dtype.name})"
         )
     return a.dtype
 
@@ -118,7 +119,7 @@ def _product_transposed(left: Any, right: Any, ndim: int) -> Any:
     return einsum_pair(left, right, equation=f"{letters}XY,{letters}ZY->{letters[extra:]}XZ")
 
 
-matmul = Op(
+matmul: Op = Op(
     "matmul",
     _product,
     meta=_matmul_meta,
@@ -175,8 +176,8 @@ def _sizes(terms: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict[str,
         for letter, size in zip(term, shape):
             if sizes.setdefault(letter, size) != size:
                 raise RuntimeError(
-                    f"einsum(): subscript {letter} has size {size} for operand {position} which does not broadcast with "
-                    f"previously seen size {sizes[letter]}"
+                    f"einsum(): subscript {letter} has size {size} for operand {position} which does not broadcast "
+                    f"with previously seen size {sizes[letter]}"
                 )
     return sizes
 
@@ -249,7 +250,7 @@ einsum_single = Op(
     rows=_single_rows,
     vjps=(lambda g, equation, x_shape: einsum_spread(g, equation=equation, shape=x_shape),),
 )
-einsum_spread = Op(
+einsum_spread: Op = Op(
     "einsum_spread",
     _spread,
     meta=_spread_meta,
@@ -311,7 +312,7 @@ def _pair_grad_b(g: Any, a: Any, equation: str) -> Any:
     return einsum_pair(a, g, equation=f"{left},{output}->{right}")
 
 
-einsum_pair = Op(
+einsum_pair: Op = Op(
     "einsum_pair", _pair, meta=_pair_meta, inputs="a b", rows=_pair_rows, vjps=(_pair_grad_a, _pair_grad_b)
 )
 

@@ -1,8 +1,8 @@
 """Ops that read and write elements at positions given by integer tensors.
 
 Invariant: they come in pairs that are each other's transpose, `take_rows` with `add_rows` and `take_along` with
-`add_along`, so one gradient rule is always the other op. An index outside the dimension is an error that names the index
-and the size, never a wrong element; shapes depend on shapes alone, never on values.
+`add_along`, so one gradient rule is always the other op. An index outside the dimension is an error that names the
+index and the size, never a wrong element; shapes depend on shapes alone, never on values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distgrad.families import elementwise_rows
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.creation import full
-from distgrad.ops.elementwise import cast, keep, where
+from distgrad.ops.elementwise import keep
 from distgrad.ops.movement import parts_rows, reshape
 from distgrad.placement import Shard, Spec
 
@@ -141,8 +141,8 @@ def _add_rows_meta(g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int,
     check_index("add_rows", index)
     if g.shape != _taken_shape(shape, index.shape, axis):
         raise RuntimeError(
-            f"add_rows: rows of shape {g.shape} do not fit {index.shape} positions along dimension {axis} of shape {shape}; "
-            f"they must have shape {_taken_shape(shape, index.shape, axis)}"
+            f"add_rows: rows of shape {g.shape} do not fit {index.shape} positions along dimension {axis} of shape "
+            f"{shape}; they must have shape {_taken_shape(shape, index.shape, axis)}"
         )
     return (TensorMeta.of(shape, g.dtype),), None
 
@@ -174,7 +174,7 @@ take_rows = Op(
 """Rows of `x` along `axis` at the positions of `index`, whose dims take the place of the axis. With `wrap=False`
 negative positions are errors."""
 
-add_rows = Op(
+add_rows: Op = Op(
     "add_rows",
     _add_rows,
     meta=_add_rows_meta,
@@ -249,8 +249,8 @@ def _put_rows_meta(x: TensorMeta, index: TensorMeta, value: Any, *, axis: int, w
     taken = _taken_shape(x.shape, index.shape, axis)
     if not isinstance(value, type) and value.ndim and value.shape != taken:
         raise RuntimeError(
-            f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing result of shape "
-            f"{list(taken)}"
+            f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing result of "
+            f"shape {list(taken)}"
         )
     if x.shape[axis] == 0 and index.size:
         raise IndexError(f"index is out of bounds for dimension {axis} with size 0")
@@ -270,7 +270,7 @@ def _put_rows_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[s
         yield Row(("sum", None, "sum"), ("sum",))
 
 
-put_rows = Op(
+put_rows: Op = Op(
     "put_rows",
     _put_rows,
     meta=_put_rows_meta,
@@ -294,15 +294,15 @@ def _crop(x: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
     return x[tuple(slice(None) if d == axis else slice(n) for d, n in enumerate(shape))]
 
 
-def _along_args(x: np.ndarray, index: np.ndarray, axis: int, wrap: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def along_args(x: np.ndarray, index: np.ndarray, axis: int, wrap: bool = False) -> tuple[np.ndarray, np.ndarray]:
     x, index = (np.atleast_1d(v) for v in (x, index))
     return x, index_range(index, x.shape[axis], axis=axis, wrap=wrap, error=IndexError if wrap else RuntimeError)
 
 
 def _take_along(x: np.ndarray, index: np.ndarray, *, axis: int, wrap: bool = False) -> np.ndarray:
-    first, places = _along_args(x, index, axis, wrap)
+    first, places = along_args(x, index, axis, wrap)
     if first.flags.c_contiguous:  # one flat index is quicker than numpy's broadcast ones
-        return first.reshape(-1).take(_flat_places(places, first.shape, axis)).reshape(index.shape)
+        return first.reshape(-1).take(flat_places(places, first.shape, axis)).reshape(index.shape)
     return np.take_along_axis(_crop(first, places.shape, axis), places, axis).reshape(index.shape)
 
 
@@ -315,8 +315,8 @@ def _check_along(name: str, x: Shape, index: TensorMeta, axis: int) -> None:
         )
     if any(d != axis and n > s for d, (n, s) in enumerate(zip(index.shape, x))):
         raise RuntimeError(
-            f"{name}(): Size does not match: expected index {list(index.shape)} to be no larger than self {list(x)} apart "
-            f"from dimension {axis}"
+            f"{name}(): Size does not match: expected index {list(index.shape)} to be no larger than self {list(x)} "
+            f"apart from dimension {axis}"
         )
 
 
@@ -340,7 +340,7 @@ def _take_along_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict
         yield Row((*row.ins, None), row.outs)
 
 
-def _flat_places(index: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
+def flat_places(index: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
     """Gives where in a flattened array of `shape` the elements that `index` names along `axis` are."""
     strides = [prod(shape[d + 1 :]) for d in range(len(shape))]
     places = index * strides[axis]
@@ -354,7 +354,7 @@ def _add_along(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wra
     whole = shape or (1,)
     places = index_range(np.atleast_1d(index), whole[axis], axis=axis, wrap=wrap, error=RuntimeError)
     out = np.zeros(prod(whole), np.float32 if _wide(g.dtype) else g.dtype)
-    np.add.at(out, _flat_places(places, whole, axis), g.reshape(-1).astype(out.dtype, copy=False))
+    np.add.at(out, flat_places(places, whole, axis), g.reshape(-1).astype(out.dtype, copy=False))
     return out.reshape(shape).astype(g.dtype, copy=False)
 
 
@@ -384,7 +384,7 @@ take_along = Op(
 )
 """PyTorch's gather: y[i][j] = x[index[i][j]][j] along axis 0, and so on; `index` may be smaller in the other dims."""
 
-add_along = Op(
+add_along: Op = Op(
     "add_along",
     _add_along,
     meta=_add_along_meta,
@@ -402,13 +402,13 @@ def scatter_add(x: Any, index: Any, src: Any, *, axis: int) -> Any:
 
 
 def _scatter(x: np.ndarray, index: np.ndarray, src: Any, *, axis: int) -> np.ndarray:
-    out, places = _along_args(np.array(x), index, axis)
+    out, places = along_args(np.array(x), index, axis)
     values = np.atleast_1d(src) if np.ndim(index) == 0 else np.asarray(src)
     np.put_along_axis(_crop(out, places.shape, axis), places, values, axis)
     return out.reshape(x.shape)
 
 
-def _scatter_meta(x: TensorMeta, index: TensorMeta, src: Any, *, axis: int) -> MetaResult:
+def scatter_meta(x: TensorMeta, index: TensorMeta, src: Any, *, axis: int) -> MetaResult:
     _check_along("scatter", x.shape, index, axis)
     if isinstance(src, type):
         return (x,), (None, None, x.dtype)
@@ -421,17 +421,17 @@ def _scatter_meta(x: TensorMeta, index: TensorMeta, src: Any, *, axis: int) -> M
     return (x,), None
 
 
-def _scatter_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+def scatter_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     for dim in _shared_dims(ins[0].shape, ins[1].shape, attrs["axis"]):
         yield Row((dim, dim, None if isinstance(ins[2], type) else dim), (dim,))
 
 
-scatter = Op(
+scatter: Op = Op(
     "scatter",
     _scatter,
-    meta=_scatter_meta,
+    meta=scatter_meta,
     inputs="x index src",
-    rows=_scatter_rows,
+    rows=scatter_rows,
     vjps=(
         lambda g, index, axis: scatter(g, index, 0, axis=axis),
         None,
@@ -439,59 +439,6 @@ scatter = Op(
     ),
 )
 """`x` with `src` (a number or the index's shape) written where `take_along` would read; the last of several stays."""
-
-_REDUCTIONS = {"prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
-
-
-def _reduce_along(x: np.ndarray, index: np.ndarray, src: np.ndarray, *, axis: int, reduce: str) -> np.ndarray:
-    out, places = _along_args(x, index, axis)
-    flat = np.array(out).reshape(-1)
-    _REDUCTIONS[reduce].at(flat, _flat_places(places, out.shape, axis), src.reshape(-1))
-    return flat.reshape(x.shape)
-
-
-def _extreme_grads(g: Any, y: Any, x: Any, index: Any, src: Any, axis: int) -> tuple[Any, Any, Any]:
-    """Splits the cotangent evenly among the elements that are the extreme value."""
-    kept = cast(x == y, dtype=g.dtype.name)
-    chosen = cast(src == take_along(y, index, axis=axis), dtype=g.dtype.name)
-    shared = g / scatter_add(kept, index, chosen, axis=axis)
-    return kept * shared, None, chosen * take_along(shared, index, axis=axis)
-
-
-def _product_grads(g: Any, x: Any, index: Any, src: Any, axis: int) -> tuple[Any, Any, Any]:
-    """Gives each factor the product of the others, which with one zero among them is zero for all but that one."""
-    name = g.dtype.name
-    zero, x_zero = src == 0, x == 0
-    zeros = take_along(
-        scatter_add(cast(x_zero, dtype=name), index, cast(zero, dtype=name), axis=axis), index, axis=axis
-    )
-    safe = where(zero, 1.0, src)
-    others = reduce_along(where(x_zero, 1.0, x), index, safe, axis=axis, reduce="prod")
-    factor = take_along(g * others, index, axis=axis)
-    src_grad = where(zero, where(zeros == 1, factor, 0.0), where(zeros == 0, factor / safe, 0.0))
-    return g * reduce_along(x * 0 + 1, index, src, axis=axis, reduce="prod"), None, src_grad
-
-
-def _reduce_along_grads(g: Any, y: Any, inputs: tuple[Any, ...], axis: int, reduce: str) -> tuple[Any, Any, Any]:
-    x, index, src = inputs
-    if reduce == "prod":
-        return _product_grads(g, x, index, src, axis)
-    return _extreme_grads(g, y, x, index, src, axis)
-
-
-def _reduce_along_meta(x: TensorMeta, index: TensorMeta, src: TensorMeta, *, axis: int, reduce: str) -> MetaResult:
-    return _scatter_meta(x, index, src, axis=axis)
-
-
-reduce_along = Op(
-    "reduce_along",
-    _reduce_along,
-    meta=_reduce_along_meta,
-    inputs="x index src",
-    rows=_scatter_rows,
-    joint_vjp=_reduce_along_grads,
-)
-"""`x` reduced with the elements of `src` where `take_along` would read; `reduce`: "prod", "amax" or "amin"."""
 
 
 # Several indices at once ------------------------------------------------------------------------------------

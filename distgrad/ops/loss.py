@@ -97,7 +97,7 @@ def _class_weight_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], at
 
 
 # -x[target] along `axis`, 0 where the target is `ignore_index`; `target` has x's shape without `axis`.
-nll = Op("nll_loss", _nll, meta=_nll_meta, inputs="x target", rows=_nll_rows,
+nll: Op = Op("nll_loss", _nll, meta=_nll_meta, inputs="x target", rows=_nll_rows,
          vjps=(
              lambda g, target, axis, ignore_index, x_shape: nll_spread(
                  g, target, axis=axis, count=x_shape[axis], ignore_index=ignore_index
@@ -105,7 +105,7 @@ nll = Op("nll_loss", _nll, meta=_nll_meta, inputs="x target", rows=_nll_rows,
              None,
          ))
 
-nll_spread = Op("nll_spread", _nll_spread, meta=_spread_meta, inputs="v target", rows=_spread_rows,
+nll_spread: Op = Op("nll_spread", _nll_spread, meta=_spread_meta, inputs="v target", rows=_spread_rows,
                 vjps=(
                     lambda g, target, axis, ignore_index: nll(g, target, axis=axis, ignore_index=ignore_index),
                     None,

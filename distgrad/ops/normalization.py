@@ -130,7 +130,7 @@ rms_standardize = Op("rms_standardize", _rms_standardize, meta=_meta("rms_norm")
                      rows=other_dims_rows, vjps=(_input_rule(False),))
 
 # rstd * (v - mean(v) - y * (mean(v * y) + extra)): symmetric in v, so its own derivative but for `extra`.
-standardize_backward = Op(
+standardize_backward: Op = Op(
     "standardize_backward", _standardize_backward, meta=_backward_meta, inputs="v y rstd extra", outputs="result",
     rows=_backward_rows,
     vjps=(
@@ -195,5 +195,5 @@ affine = Op("affine", _affine, meta=_affine_meta, inputs="x weight bias", rows=_
             ))
 
 # The sum of a * b over the first `lead` dims.
-sum_products = Op("sum_products", _sum_products, meta=_sum_products_meta, inputs="a b", rows=_sum_products_rows,
+sum_products: Op = Op("sum_products", _sum_products, meta=_sum_products_meta, inputs="a b", rows=_sum_products_rows,
                   vjps=(lambda g, b: mul(b, g), lambda g, a: mul(a, g)))

@@ -209,7 +209,7 @@ def _masked_scale_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: di
     yield Row(("sum", None, None), ("sum",))
 
 
-masked_scale = Op("masked_scale", _masked_scale, meta=_masked_scale_meta, inputs="x mask scale",
+masked_scale: Op = Op("masked_scale", _masked_scale, meta=_masked_scale_meta, inputs="x mask scale",
                   rows=_masked_scale_rows, vjps=(lambda g, mask, scale: masked_scale(g, mask, scale), None, None))
 
 

@@ -22,6 +22,8 @@ from distgrad.ops.cumulative import before, cumprod, reverse
 from distgrad.ops.elementwise import eq, isnan, keep, logical_and, logical_or, ne, where
 
 Axes = tuple[int, ...]
+_add: Any = np.add.reduce  # numpy's stubs do not know a `keepdims` that is decided at run time
+_multiply: Any = np.multiply.reduce
 _PAIRWISE = 4096  # longer runs are cut, so that rounding errors do not grow with the length
 
 
@@ -60,7 +62,7 @@ def _sum_middle(x: np.ndarray) -> np.ndarray:
 def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
     """Sums float32 or float64 over axes."""
     if x.size < 4096:
-        return np.add.reduce(x, axis=axis, keepdims=keepdims)
+        return _add(x, axis=axis, keepdims=keepdims)
     shape = reduced_shape(x.shape, axis, keepdims)
     factor = 1
     for a in axis:  # what a broadcast repeats is the same number over again
@@ -95,7 +97,7 @@ def _sum(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
     if name in ("float16", "bfloat16"):
         return np.asarray(_sum(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
     if not axis or x.size == 0 or name not in ("float32", "float64"):
-        return np.add.reduce(x, axis=axis, keepdims=keepdims)
+        return _add(x, axis=axis, keepdims=keepdims)
     return _add_up(x, axis, keepdims)
 
 
@@ -140,8 +142,8 @@ mean = Op(
 
 def _prod(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
     if x.dtype.name in ("float16", "bfloat16"):
-        return np.asarray(np.multiply.reduce(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
-    return np.multiply.reduce(x, axis=axis, keepdims=keepdims)
+        return np.asarray(_multiply(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
+    return _multiply(x, axis=axis, keepdims=keepdims)
 
 
 def _product_of_others(x: Any, axis: int) -> Any:
@@ -204,7 +206,7 @@ all = reduction("all", _truth(np.logical_and), partial="min", result="bool")
 any = reduction("any", _truth(np.logical_or), partial="max", result="bool")
 count_nonzero = reduction(
     "count_nonzero",
-    lambda x, *, axis, keepdims: np.add.reduce(x != 0, axis=axis, keepdims=keepdims, dtype=np.int64),
+    lambda x, *, axis, keepdims: _add(x != 0, axis=axis, keepdims=keepdims, dtype=np.int64),
     partial="sum", result="int64",
 )
 

@@ -1,7 +1,7 @@
 """Ops about order: which positions hold the smallest, largest or most frequent elements.
 
-Invariant: the ops here give positions (int64) and have no gradient; values are always read with `take_along`, whose rule is
-their gradient. NaN counts as greater than every number, as in PyTorch; equal elements keep their order.
+Invariant: the ops here give positions (int64) and have no gradient; values are always read with `take_along`, whose
+rule is their gradient. NaN counts as greater than every number, as in PyTorch; equal elements keep their order.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ mode_index = _selection("mode", _mode)
 
 
 def _searchsorted(sequence: np.ndarray, values: Any, *, right: bool, dtype: str) -> np.ndarray:
-    side = "right" if right else "left"
+    side: Any = "right" if right else "left"
     kind = dtypes.named(dtype).numpy
     sequence, values = _sortable(sequence), _sortable(np.asarray(values))
     if sequence.ndim == 1:
@@ -135,9 +135,9 @@ def _searchsorted_meta(sequence: TensorMeta, values: Any, *, right: bool, dtype:
     shape = () if isinstance(values, type) else values.shape
     if sequence.ndim != 1 and (sequence.ndim == 0 or sequence.shape[:-1] != shape[:-1] or len(shape) != sequence.ndim):
         raise RuntimeError(
-            "searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor and "
-            f"input value tensor must match, but we got boundaries tensor {list(sequence.shape)} and input value tensor "
-            f"{list(shape)}"
+            "searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor "
+            f"and input value tensor must match, but we got boundaries tensor {list(sequence.shape)} and input value "
+            f"tensor {list(shape)}"
         )
     return (TensorMeta.of(shape, dtypes.named(dtype)),), None
 
