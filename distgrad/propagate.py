@@ -22,6 +22,8 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
     """Gives the bytes a worker receives when a tensor changes placement, with a constant per collective."""
     if source is target:
         return 0.0
+    if isinstance(target, Partial) and target.reduce != "sum":
+        return float("inf")  # only sums have parts that add nothing in every dtype
     share = max(world_size - 1, 1) / max(world_size, 2)
     if source is None:  # small local tensors go to everybody, where they serve any later use
         if nbytes < LARGE_BYTES:
@@ -62,7 +64,7 @@ def plan_sharded(
         cost = _inputs_cost(specs, ins, world_size) + _reduction_cost(specs, ins, outs, out_placements, world_size)
         if row.through is not None:
             cost += sum(m.nbytes for m in outs) / world_size + COLLECTIVE_BYTES
-        if best is None or cost < best[0]:
+        if cost < (float("inf") if best is None else best[0]):
             best = (cost, row, ins, out_placements)
     assert best is not None
     _, row_chosen, targets, placements = best

@@ -152,7 +152,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
 
     PyTorch: torch.normal.
     """
-    tensors = [value.detach() for value in (mean, std) if is_tensor(value)]
+    tensors = [value for value in (mean, std) if is_tensor(value)]
     if not tensors:
         if size is None:
             raise TypeError("normal() needs 'size' when mean and std are numbers")
@@ -166,7 +166,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
         _check_std("normal", std)
     kind = _floating("normal", dtypes.result_type(tensors))
     shape = broadcast_shapes("normal", *(tuple(t.shape) for t in tensors))
-    mean, std = (v.detach() if is_tensor(v) else float(v) for v in (mean, std))
+    mean, std = (v if is_tensor(v) else float(v) for v in (mean, std))
     return finish("normal", ops.normal_each(mean, std, *next_draw(generator), shape=shape, dtype=kind.name), options)
 
 
@@ -186,7 +186,7 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
     if p is not None:
         return ops.bernoulli(_check_probability("bernoulli", p), *next_draw(generator), shape=shape, dtype=kind)
     _floating("bernoulli", input.dtype, allow_complex=False)
-    return ops.bernoulli_each(input.detach(), *next_draw(generator), shape=shape, dtype=kind)
+    return ops.bernoulli_each(input, *next_draw(generator), shape=shape, dtype=kind)
 
 
 def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
@@ -195,7 +195,7 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     PyTorch: torch.poisson.
     """
     _floating("poisson", input.dtype, allow_complex=False)
-    return ops.poisson(input.detach(), *next_draw(generator), shape=tuple(input.shape), dtype=input.dtype.name)
+    return ops.poisson(input, *next_draw(generator), shape=tuple(input.shape), dtype=input.dtype.name)
 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,

@@ -17,6 +17,7 @@ from distgrad.families import elementwise_rows, shape_of
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.creation import Block, created_meta, created_rows, with_block
+from distgrad.ops.elementwise import vanish
 from distgrad.placement import Shard, Spec
 
 Shape = tuple[int, ...]
@@ -98,7 +99,7 @@ permutation = Op("permutation", _permutation, meta=created_meta, inputs="seed st
                  localize=with_block)
 
 
-# Numbers from tensors of parameters -------------------------------------------------------------------------
+# Numbers from tensors of parameters: as in PyTorch, a draw has a gradient and it is zero ---------------------
 
 
 def _normal_each(mean: Any, std: Any, seed: int, stream: int, *, shape: Shape, dtype: str,
@@ -115,7 +116,8 @@ def _normal_meta(mean: Any, std: Any, *numbers: Any, shape: Shape, dtype: str,
 
 
 normal_each = Op("normal_each", _normal_each, meta=_normal_meta, inputs="mean std seed stream",
-                 rows=elementwise_rows(()), localize=with_block)
+                 rows=elementwise_rows(()), localize=with_block,
+                 vjps=(lambda g: vanish(g), lambda g: vanish(g), None, None))
 
 
 def _like_meta(x: TensorMeta, *numbers: Any, shape: Shape, dtype: str, block: Block | None = None) -> MetaResult:
@@ -150,8 +152,9 @@ def _poisson(rate: np.ndarray, seed: int, stream: int, *, shape: Shape, dtype: s
 
 
 bernoulli_each = Op("bernoulli_each", _bernoulli_each, meta=_like_meta, inputs="p seed stream", rows=_like_rows,
-                    localize=with_block)
-poisson = Op("poisson", _poisson, meta=_like_meta, inputs="rate seed stream", rows=_like_rows, localize=with_block)
+                    localize=with_block, vjps=(lambda g: vanish(g), None, None))
+poisson = Op("poisson", _poisson, meta=_like_meta, inputs="rate seed stream", rows=_like_rows, localize=with_block,
+             vjps=(lambda g: vanish(g), None, None))
 
 
 def _multinomial(p: np.ndarray, seed: int, stream: int, *, num_samples: int, replacement: bool, shape: Shape,

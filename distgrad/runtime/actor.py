@@ -1,19 +1,27 @@
-"""The Ray actor around a worker: its group of peers, its batches, and a control line that answers while it computes."""
+"""The Ray actor around a worker: its group of peers, its batches, and a control line that answers while it computes.
+
+Invariant: a batch and its answer travel as flat bytes, so that Ray pickles nothing: our own messages, pickled once for
+all workers that get the same, and after them tensor data as it lies in memory.
+"""
 
 from __future__ import annotations
 
 import os
+import pickle
+import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-
 from distgrad.runtime import wire
 from distgrad.runtime.messages import Message, Put, Reply
 from distgrad.runtime.transport import Address, Group
 from distgrad.runtime.worker import Worker, drive
+
+_LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +42,12 @@ class Settings:
     epoch: int
     timeout: float
     force_network: bool
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a worker is: process, when that started (in clock ticks after boot), node, thread count, niceness."""
+    """Who a worker is: process, when that started (in clock ticks after boot), node, BLAS threads, niceness."""
 
     rank: int
     pid: int
@@ -51,21 +60,27 @@ class Identity:
 
 
 class WorkerActor:
-    """Runs on Ray, one per rank. `execute` carries out batches in order; `ctl` methods answer meanwhile."""
+    """Runs on Ray, one per rank. `execute` carries out batches in order; the other methods answer meanwhile."""
 
     def __init__(self, settings: Settings) -> None:
         import ray
 
+        from distgrad.runtime import threads
+
         self._settings = settings
-        node_id = ray.get_runtime_context().get_node_id()
-        self._node_id = node_id
+        self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
+        self._node_id = ray.get_runtime_context().get_node_id()
         self._worker = Worker(settings.rank, settings.world_size)
         self._group = Group(
             settings.rank, settings.world_size, session=settings.session, secret=settings.secret,
-            epoch=settings.epoch, node_id=node_id, timeout=settings.timeout, force_network=settings.force_network,
+            epoch=settings.epoch, node_id=self._node_id, timeout=settings.timeout, force_network=settings.force_network,
             host=ray.util.get_node_ip_address(),
         )
         self._busy = threading.Lock()
+
+    def __repr__(self) -> str:
+        """Is what Ray puts before the lines a worker prints."""
+        return f"distgrad worker {self._settings.rank}"
 
     def identity(self) -> Identity:
         """Says who this worker is."""
@@ -75,22 +90,18 @@ class WorkerActor:
 
         return Identity(
             self._settings.rank, os.getpid(), process_start_time(os.getpid()), self._node_id, socket.gethostname(),
-            int(os.environ.get("OMP_NUM_THREADS", "0")), os.getpriority(os.PRIO_PROCESS, 0), self._group.address(),
+            self._threads, os.getpriority(os.PRIO_PROCESS, 0), self._group.address(),
         )
 
     def connect(self, addresses: list[Address]) -> None:
         """Opens the channels to the other ranks."""
         self._group.connect(addresses)
 
-    def execute(self, messages: list[Message], payload: bytes | None) -> tuple[Reply, bytes | None]:
+    def execute(self, packed: bytes) -> bytes:
         """Carries out a batch. Only infrastructure errors are raised; a program's own go back in the reply."""
         with self._busy:
-            if payload is not None:
-                arrays = wire.unpack_arrays(payload)
-                messages = [_unpacked(m, arrays) for m in messages]
-            reply = drive(self._worker.carry_out(messages), self._settings.rank, self._group.run)
-            reply = replace(reply, sent=self._group.bytes_sent, collectives=self._group.collectives)
-            return pack_reply(reply)
+            reply = drive(self._worker.carry_out(unpack_messages(packed)), self._settings.rank, self._group.run)
+            return pack_reply(replace(reply, sent=self._group.bytes_sent, collectives=self._group.collectives))
 
     def ping(self) -> int:
         """Answers while a batch runs."""
@@ -100,39 +111,61 @@ class WorkerActor:
         """Makes the running batch give up its exchange."""
         self._group.abort(reason)
 
-    def stop(self) -> None:
-        """Gives back memory and sockets and ends the process."""
-        import ray
 
-        self._group.abort("the session was shut down")
-        with self._busy:
-            self._group.close()
-        ray.actor.exit_actor()
+def _joined(value: Any, arrays: list[np.ndarray]) -> bytes:
+    head = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    data = (memoryview(wire.pack_arrays(arrays)),) if arrays else ()
+    return b"".join((_LENGTH.pack(len(head)), head, *data))
 
 
-def _unpacked(message: Message, arrays: list[np.ndarray]) -> Message:
-    if isinstance(message, Put) and isinstance(message.array, Packed):
-        return Put(message.slot, np.array(arrays[message.array.index]))  # off the driver's buffer, into our own memory
-    return message
+def _split(packed: bytes) -> tuple[Any, list[np.ndarray]]:
+    """Gives the value and its arrays, which are read-only views of `packed`."""
+    (length,) = _LENGTH.unpack_from(packed)
+    end = _LENGTH.size + length
+    view = memoryview(packed)
+    return pickle.loads(view[_LENGTH.size : end]), wire.unpack_arrays(view[end:]) if end < len(packed) else []
 
 
-def pack_messages(messages: list[Message]) -> tuple[list[Message], bytes | None]:
-    """Takes the arrays out of a batch and gives them as one flat buffer (None: there are none)."""
-    arrays: list[np.ndarray] = []
-    plain: list[Message] = []
-    for message in messages:
-        if isinstance(message, Put) and message.array is not None:
-            plain.append(Put(message.slot, Packed(len(arrays))))  # type: ignore[arg-type]  # see Packed
-            arrays.append(message.array)
+def pack_messages(batches: Sequence[list[Message]]) -> list[bytes]:
+    """Gives each worker's batch as bytes; a batch without data that is the same for all is pickled once."""
+    packed: list[bytes] = []
+    same: bytes | None = None
+    for batch in batches:
+        arrays: list[np.ndarray] = []
+        plain: list[Message] = []
+        for message in batch:
+            if type(message) is Put and message.array is not None:
+                plain.append(Put(message.slot, Packed(len(arrays))))  # type: ignore[arg-type]  # see Packed
+                arrays.append(message.array)
+            else:
+                plain.append(message)
+        if arrays:
+            packed.append(_joined(plain, arrays))
+        elif same is not None and _alike(batch, batches[0]):
+            packed.append(same)
         else:
-            plain.append(message)
-    return plain, bytes(memoryview(wire.pack_arrays(arrays))) if arrays else None
+            packed.append(_joined(plain, []))
+            if batch is batches[0]:
+                same = packed[-1]
+    return packed
 
 
-def pack_reply(reply: Reply) -> tuple[Reply, bytes | None]:
-    """Takes the arrays out of a reply, as `pack_messages` does."""
-    if not reply.returned and not reply.fetched:
-        return reply, None
+def _alike(batch: list[Message], other: list[Message]) -> bool:
+    return len(batch) == len(other) and all(a is b for a, b in zip(batch, other))
+
+
+def unpack_messages(packed: bytes) -> list[Message]:
+    """Puts the arrays back into a batch, as arrays of this process: off Ray's buffer, into our own memory."""
+    messages, arrays = _split(packed)
+    if not arrays:
+        return messages
+    return [
+        Put(m.slot, np.array(arrays[m.array.index])) if type(m) is Put and type(m.array) is Packed else m for m in messages
+    ]
+
+
+def pack_reply(reply: Reply) -> bytes:
+    """Gives a reply as bytes."""
     arrays: list[np.ndarray] = []
 
     def packed(value: Any) -> Any:
@@ -141,22 +174,22 @@ def pack_reply(reply: Reply) -> tuple[Reply, bytes | None]:
             return Packed(len(arrays) - 1)
         return value
 
-    returned = tuple((sequence, tuple(map(packed, values))) for sequence, values in reply.returned)
-    fetched = tuple((request, packed(value)) for request, value in reply.fetched)
-    return replace(reply, returned=returned, fetched=fetched), bytes(memoryview(wire.pack_arrays(arrays)))
+    if reply.returned or reply.fetched:
+        returned = tuple((sequence, tuple(map(packed, values))) for sequence, values in reply.returned)
+        fetched = tuple((request, packed(value)) for request, value in reply.fetched)
+        reply = replace(reply, returned=returned, fetched=fetched)
+    return _joined(reply, arrays)
 
 
-def unpack_reply(reply: Reply, payload: bytes | None) -> Reply:
+def unpack_reply(data: bytes) -> Reply:
     """Puts the arrays back into a reply, as arrays of this process."""
-    if payload is None:
+    reply, arrays = _split(data)
+    if not arrays:
         return reply
-    arrays = wire.unpack_arrays(payload)
 
     def unpacked(value: Any) -> Any:
-        return np.array(arrays[value.index]) if isinstance(value, Packed) else value
+        return np.array(arrays[value.index]) if type(value) is Packed else value
 
     returned = tuple((sequence, tuple(map(unpacked, values))) for sequence, values in reply.returned)
     fetched = tuple((request, unpacked(value)) for request, value in reply.fetched)
     return replace(reply, returned=returned, fetched=fetched)
-
-
