@@ -18,6 +18,7 @@ from distgrad.graph import Node, Plan
 from distgrad.op import Op, set_dispatcher
 from distgrad.placement import Spec
 from distgrad.propagate import plan_sharded
+from distgrad.views import View, detached, mark_saved, root_of
 
 NUMBERS = frozenset((float, int, bool, complex))
 _PLANS_PER_OP = 20_000  # a program with ever-changing shapes must not grow without bound
@@ -32,27 +33,6 @@ def run_kernel(plan: Plan, values: list[Any]) -> tuple[np.ndarray, ...]:
     if plan.single:
         return (out if type(out) is np.ndarray else np.asarray(out),)
     return tuple(o if type(o) is np.ndarray else np.asarray(o) for o in out)
-
-
-class View:
-    """How a tensor reads another one's memory: by which op, from which version of it."""
-
-    __slots__ = ("attrs", "numbers", "op", "parent", "version")
-
-    def __init__(self, parent: Any, op: Op | None, numbers: tuple[Any, ...], attrs: dict[str, Any]) -> None:
-        self.parent, self.op, self.numbers, self.attrs = parent, op, numbers, attrs
-        self.version = parent._version
-
-    def take(self) -> Any:
-        """Reads the parent anew."""
-        return self.parent.detach() if self.op is None else self.op(self.parent, *self.numbers, **self.attrs)
-
-    def put(self, new: Any) -> Any:
-        """Gives the parent's value with `new` written where this view reads."""
-        if self.op is None:
-            return new
-        assert self.op.put is not None
-        return self.op.put(self.parent, new, *self.numbers, **self.attrs)
 
 
 def make_plan(op: Op, specs: tuple[Any, ...], attrs: dict[str, Any]) -> Plan:
@@ -70,7 +50,7 @@ def make_plan(op: Op, specs: tuple[Any, ...], attrs: dict[str, Any]) -> Plan:
 
 def install(tensor_type: type) -> None:
     """Makes calling an op give tensors of this class."""
-    new = tensor_type.__new__
+    new = object.__new__  # past Tensor.__new__, which builds from data
     stray = tensor_type._from_stray  # type: ignore[attr-defined]  # the Tensor class provides it
 
     def wrap(node: Node) -> Any:
@@ -111,6 +91,8 @@ def install(tensor_type: type) -> None:
         nodes: tuple[Node, ...]
         if plan.local:
             outs = run_kernel(plan, [v.data if type(v) is Node else v for v in values])
+            if op.put is None and outs and outs[0].base is not None:
+                outs = _own_memory(args, outs)
             nodes = tuple(Node(spec, out) for spec, out in zip(plan.outs, outs))
         else:
             session = graph.session()
@@ -126,7 +108,8 @@ def install(tensor_type: type) -> None:
             if fn is not None and plan.outs[0].meta.dtype.category >= 2:
                 tensor._fn, tensor._index, tensor._needs_grad = fn, 0, True
             if op.put is not None and mode.track_views:
-                tensor._view = View(args[0], op, args[1:], attrs)
+                source = args[0]
+                tensor._view = View(source if fn is not None or source._fn is None else detached(source), op, args[1:], attrs)
             return tensor
         results = []
         for index, node in enumerate(nodes):
@@ -137,6 +120,13 @@ def install(tensor_type: type) -> None:
         return tuple(results)
 
     set_dispatcher(dispatch)
+
+
+def _own_memory(args: tuple[Any, ...], outs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Copies results that may lie in a numpy array of the user's, who may write to it; only views do that."""
+    if any(type(a) not in NUMBERS and root_of(a)._shares_numpy for a in args):
+        return tuple(o if o.base is None else o.copy() for o in outs)
+    return outs
 
 
 def edge_of(tensor: Any) -> Any:
@@ -154,9 +144,10 @@ def _link(plan: Plan, args: tuple[Any, ...], values: list[Any], nodes: tuple[Nod
         value = values[position]
         fn.ins[position] = value
         if type(value) is Node:
-            value.saved = True
-            if args[position]._view is not None:
-                args[position]._mark_saved()
+            if args[position]._view is None:
+                value.saved = True
+            else:
+                mark_saved(args[position])
     for position in outs:
         fn.outs[position] = nodes[position]
         nodes[position].saved = True

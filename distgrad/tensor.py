@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import autodiff, dispatch, dtypes, graph
+from distgrad import autodiff, dispatch, dtypes, graph, views
 from distgrad.device import CPU, device
-from distgrad.dispatch import View, edge_of
+from distgrad.dispatch import edge_of
 from distgrad.dtypes import dtype
 from distgrad.grad_mode import mode, no_grad
 from distgrad.graph import Node
@@ -23,6 +23,7 @@ from distgrad.meta import TensorMeta
 from distgrad.op import OPS, Op, set_tensor_type
 from distgrad.ops.collective import redistribute as _redistribute
 from distgrad.placement import Placement, Spec, public, resolve
+from distgrad.views import View
 
 _hook_ids = itertools.count()
 
@@ -82,6 +83,7 @@ class Tensor:
     _needs_grad = False
     _view: View | None = None
     _version = 0
+    _clock: list[int] | None = None
     _hooks: dict[int, Callable[[Any], Any]] | None = None
     _post_hooks: dict[int, Callable[[Any], Any]] | None = None
     _shares_numpy = False
@@ -93,10 +95,9 @@ class Tensor:
     def __new__(cls, data: Any = None, *args: Any, **kwargs: Any) -> Tensor:
         """Builds from nested sequences or sizes, as `torch.Tensor(...)` does; prefer `tensor(...)`."""
         instance = object.__new__(cls)
-        if cls is Tensor and data is not None:
-            from distgrad.functions.data import legacy_node
+        from distgrad.functions.data import legacy_node  # a layer above this one
 
-            instance._node = legacy_node(data, args)
+        instance._node = legacy_node(data, args)
         return instance
 
     # What a tensor is -----------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         """True when no recorded operation made this tensor."""
-        return self._fn is None
+        return self.grad_fn is None
 
     @property
     def grad_fn(self) -> Any:
@@ -170,11 +171,17 @@ class Tensor:
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        node = value._now()
-        if node.spec.meta.dtype is not self.dtype:
+        if value.dtype is not self.dtype:
             raise RuntimeError(f"data: dtype {value.dtype} given, {self.dtype} expected")
+        placement, given = self._now().spec.placement, value._now().spec.placement
+        version = self._version
         with no_grad():
-            self._rebind(value.detach())
+            if placement is given or isinstance(placement, Shard):
+                source = value.detach()
+            else:
+                source = _redistribute(value.detach(), placement=placement or resolve_replicated())
+        self._leave_memory()
+        self._node, self._view, self._version = source._node, source._view, version + 1
 
     # Nodes, views, in-place -----------------------------------------------------------------------------------
 
@@ -210,78 +217,25 @@ class Tensor:
     def _now(self) -> Node:
         return self._node if self._view is None else self._synced()
 
-    def _synced(self) -> Node:
-        """Follows the parent of a view when it has changed since."""
-        view = self._view
-        assert view is not None
-        chain = []
-        tensor: Tensor = self
-        while tensor._view is not None:
-            chain.append(tensor)
-            tensor = tensor._view.parent
-        for member in reversed(chain):
-            link = member._view
-            assert link is not None
-            if link.version != link.parent._version:
-                before = mode.track_views, mode.enabled
-                mode.track_views, mode.enabled = False, True
-                try:
-                    fresh = link.take()
-                finally:
-                    mode.track_views, mode.enabled = before
-                member._node = fresh._node
-                if link.op is not None:
-                    member._fn, member._index, member._needs_grad = fresh._fn, fresh._index, fresh._needs_grad
-                link.version = link.parent._version
-                member._version += 1
-        return self._node
-
-    def _mark_saved(self) -> None:
-        tensor: Tensor = self
-        while tensor._view is not None:
-            tensor = tensor._view.parent
-            tensor._node.saved = True
-
-    def _rebind(self, value: Tensor, *, detached: bool = False) -> None:
-        """Makes this tensor (and what it is a view of) have another value.
-
-        Its history becomes that of the value, unless gradients are off or it is written through a detached tensor.
-        """
-        view = self._view
-        if view is not None:
-            self._synced()
-            parent = view.parent
-            before, mode.track_views = mode.track_views, False
-            try:
-                whole = view.put(value)
-            finally:
-                mode.track_views = before
-            detached = detached or view.op is None
-            parent._rebind(whole, detached=detached)
-            view.version = parent._version
-        node = value._now()
-        old = self._node
-        if view is None and self._shares_numpy and old.data is not None and node.data is not None and not old.saved:
-            np.copyto(old.data, node.data)  # the memory is also a numpy array of the user's
-            node = old
-        else:
-            self._shares_numpy = False
-        self._node = node
-        self._version += 1
-        if mode.enabled and not detached and (value._needs_grad or self._needs_grad):
-            self._fn, self._index, self._needs_grad = value._fn, value._index, value._needs_grad
+    _synced = views.synced
+    _mark_saved = views.mark_saved
+    _rebind = views.rebind
 
     def _resize(self, value: Any) -> Tensor:
         """Takes another value of any shape; RuntimeError for a view, whose memory is another tensor's."""
-        if self._view is not None:
+        if self._view is not None and self._view.op is not None:
             raise RuntimeError(
                 f"a view of shape {list(self.shape)} cannot be resized to {list(value.shape)}; resize the tensor it was taken "
                 "from, or a clone()"
             )
         value = self._as_own_dtype(value)
-        self._shares_numpy = False
+        self._leave_memory()
         self._rebind(value)
         return self
+
+    def _leave_memory(self) -> None:
+        self._now()
+        self._view, self._clock, self._shares_numpy = None, None, False
 
     def _as_own_dtype(self, value: Any) -> Any:
         kind = self.dtype
@@ -312,20 +266,21 @@ class Tensor:
             placement = resolve_replicated()  # a parameter made before init joins the workers as one
         if placement is not None and given is not placement:
             value = _redistribute(value, placement=placement)
+        if mode.enabled and self._needs_grad and not value._needs_grad:
+            value = OPS["overwrite"](self, value)  # stays in the graph, with no gradient for what is gone
         self._rebind(value)
         return self
 
     def detach(self) -> Tensor:
         """Gives the same values without history, sharing this tensor's memory."""
-        out = Tensor._from_node(self._now())
-        out._view = View(self, None, (), {})
-        out._shares_numpy = False
-        return out
+        return views.detached(self)
 
     def detach_(self) -> Tensor:
-        """Makes this tensor a leaf that requires no gradient."""
+        """Makes this tensor a leaf that requires no gradient; RuntimeError for a view."""
         self._now()
-        self._fn, self._needs_grad, self._view = None, False, None
+        if self._view is not None and self._view.op is not None:
+            raise RuntimeError("Can't detach views in-place. Use detach() instead.")
+        self._fn, self._needs_grad = None, False
         return self
 
     # Gradients ------------------------------------------------------------------------------------------------
@@ -539,7 +494,7 @@ def make_saved(node: Node, edge: Any) -> Tensor:
         if isinstance(edge, tuple):
             tensor._fn, tensor._index = edge
         else:
-            return edge if edge._node is node else _as_leaf(tensor, edge)
+            return edge if edge._now() is node else _as_leaf(tensor, edge)
     return tensor
 
 

@@ -14,6 +14,9 @@ from distgrad.meta import TensorMeta
 from distgrad.op import is_tensor
 from distgrad.placement import Spec
 
+__all__ = ["as_tensor", "asarray", "from_dlpack", "from_numpy", "new", "new_tensor", "tensor", "BoolTensor", "ByteTensor",
+           "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "ShortTensor"]
+
 
 def _array_of(data: Any, kind: dtype_type | None) -> np.ndarray:
     """Gives a new array with PyTorch's dtype inference; TypeError or ValueError for what is no rectangular data."""
@@ -39,9 +42,25 @@ def _array_of(data: Any, kind: dtype_type | None) -> np.ndarray:
             kind = {"b": dtypes.bool_, "f": dtypes.default(), "c": dtypes.default().to_complex()}.get(
                 found.dtype.kind, dtypes.int64
             )
-    if kind.category == 1 and found.dtype.kind == "f":
-        found = np.trunc(found)
+    if kind.category == 1:
+        found = _whole(found, kind)
     return found.astype(kind.numpy)
+
+
+def _whole(found: np.ndarray, kind: dtype_type) -> np.ndarray:
+    """Cuts fractions off; raises for numbers that the integer dtype does not hold (unsigned ones wrap negatives)."""
+    if found.dtype.kind == "f":
+        found = np.trunc(found)
+    if found.size and found.dtype.kind in "iuf":
+        limits = np.iinfo(kind.numpy)
+        lowest = limits.min or -int(limits.max)
+        if not (found.min() >= lowest and found.max() <= limits.max):
+            if kind is dtypes.int64:
+                raise ValueError("tensor: Overflow when unpacking long: int64 holds -2**63 to 2**63 - 1; give dtype=float64")
+            raise RuntimeError(
+                f"tensor: value cannot be converted to type {kind.name} without overflow; allowed: {limits.min} to {limits.max}"
+            )
+    return found
 
 
 def _holds_tensors(data: Any) -> bool:
@@ -102,11 +121,43 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:
     """Makes a tensor, sharing the data's memory where it can (PyTorch: torch.as_tensor)."""
+    if device is not None:
+        make_device(device)
     if is_tensor(data):
         return data if dtype is None or data.dtype is dtypes.as_dtype(dtype) else data.to(dtypes.as_dtype(dtype))
     if isinstance(data, np.ndarray) and (dtype is None or dtypes.as_dtype(dtype).numpy == data.dtype):
         return from_numpy(data)
-    return tensor(data, dtype=dtype, device=device)
+    return tensor(data, dtype=dtype)
+
+
+def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
+            requires_grad: bool = False) -> Any:
+    """Makes a tensor of anything array-like; `copy` True copies always, False raises ValueError where it must be copied.
+
+    PyTorch: torch.asarray.
+    """
+    if copy:
+        return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
+    out = as_tensor(obj, dtype=dtype, device=device)
+    if copy is False and not (out is obj or (isinstance(obj, np.ndarray) and out._node.data is obj)):
+        raise ValueError("asarray: can't alias this data, but copy=False was given; leave copy out")
+    return out.requires_grad_() if requires_grad else out
+
+
+def new_tensor(input: Any, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+    """Makes a tensor by copying data, in the input's dtype unless one is given (PyTorch: torch.Tensor.new_tensor)."""
+    return tensor(data, dtype=input.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad)
+
+
+def new(input: Any, *data: Any) -> Any:
+    """Makes a tensor of the input's dtype from sizes or data; prefer `new_tensor` and `new_empty`."""
+    return _wrap(legacy_node(data[0] if data else None, data[1:], input.dtype))
+
+
+def from_dlpack(ext_tensor: Any) -> Any:
+    """Makes a tensor on the memory of another library's CPU array (PyTorch: torch.from_dlpack); copied when read-only."""
+    array = np.from_dlpack(ext_tensor)
+    return from_numpy(array if array.flags.writeable else array.copy())
 
 
 def from_numpy(array: np.ndarray) -> Any:
@@ -122,8 +173,35 @@ def from_numpy(array: np.ndarray) -> Any:
     return out
 
 
-def legacy_node(data: Any, sizes: tuple[Any, ...]) -> Node:
-    """Gives the node `Tensor(...)` makes: zeros for sizes, otherwise the data in the default dtype."""
-    if isinstance(data, int) and not isinstance(data, bool):
-        return node_of(np.zeros((data, *sizes), dtypes.default().numpy))
-    return node_of(_array_of(data, dtypes.default()))
+def legacy_node(data: Any, sizes: tuple[Any, ...], kind: dtype_type | None = None) -> Node:
+    """Gives the node `Tensor(...)` makes: zeros for sizes, otherwise the data; in the default dtype unless one is given."""
+    kind = kind or dtypes.default()
+    if data is None:
+        return node_of(np.zeros((0,), kind.numpy))
+    index = None if isinstance(data, bool | float) or is_tensor(data) else getattr(data, "__index__", None)
+    if index is not None and not isinstance(data, np.ndarray):
+        return node_of(np.zeros((index(), *sizes), kind.numpy))
+    if type(data).__name__ == "Size":  # the tensor's own shape type, which lives in a layer above
+        return node_of(np.zeros(data, kind.numpy))
+    return node_of(_array_of(data, kind))
+
+
+class _TypedTensor:
+    """A legacy constructor such as `LongTensor`: called with sizes or data, it makes a tensor of its dtype."""
+
+    def __init__(self, kind: dtype_type) -> None:
+        self.dtype = kind
+
+    def __call__(self, data: Any = None, *sizes: Any) -> Any:
+        return _wrap(legacy_node(data, sizes, self.dtype))
+
+
+BoolTensor = _TypedTensor(dtypes.bool_)
+ByteTensor = _TypedTensor(dtypes.uint8)
+CharTensor = _TypedTensor(dtypes.int8)
+DoubleTensor = _TypedTensor(dtypes.float64)
+FloatTensor = _TypedTensor(dtypes.float32)
+HalfTensor = _TypedTensor(dtypes.float16)
+IntTensor = _TypedTensor(dtypes.int32)
+LongTensor = _TypedTensor(dtypes.int64)
+ShortTensor = _TypedTensor(dtypes.int16)

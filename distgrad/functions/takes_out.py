@@ -1,4 +1,4 @@
-"""The `out=` keyword of public functions: the result is written into a tensor the caller gives, as in PyTorch.
+"""The `out=` keyword: a function's result is written into a tensor the caller gives, as in PyTorch.
 
 Invariant: one wrapper serves every function; the ops below never see `out`. The tensor keeps its dtype, takes the
 result's shape, and gradients are never recorded through it.

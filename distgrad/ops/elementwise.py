@@ -439,6 +439,8 @@ where: Op = elementwise("where", select_array, "cond a b", condition=True, linea
 # keep(mask, x) is x where the mask holds, else 0; unlike where with the number 0 it is linear: Partial passes through.
 keep: Op = elementwise("keep", keep_array, "mask x", condition=True, linear=(".P",),
                    vjps=(None, lambda g, mask: keep(mask, g)))
+# overwrite(x, new) is new, in x's graph: what a write over all of a tensor gives.
+overwrite: Op = binary("overwrite", lambda x, new: new, (lambda g: vanish(g), lambda g: g), linear=("PP",))
 
 # How much of a maximum's gradient goes to a: 1, 0, or one half on a tie.
 maximum_share = binary("maximum_share", _maximum_share, result="float")

@@ -1,0 +1,135 @@
+"""Process-wide settings under PyTorch's names: threads, determinism, compilation, memory layout.
+
+Invariant: a setting that cannot be had raises; one that always holds here is accepted and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from distgrad.device import CPU, device
+
+__all__ = ["are_deterministic_algorithms_enabled", "compile", "contiguous_format", "get_default_device",
+           "get_float32_matmul_precision", "get_num_threads", "layout", "memory_format", "preserve_format",
+           "set_default_device", "set_float32_matmul_precision", "set_num_threads", "strided",
+           "use_deterministic_algorithms"]
+
+
+class _Name:
+    """A constant that prints as its name."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"distgrad.{self.name}"
+
+    def __reduce__(self) -> str:
+        return self.name
+
+
+class layout(_Name):
+    """How elements lie in memory. PyTorch: torch.layout."""
+
+    __slots__ = ()
+
+
+class memory_format(_Name):
+    """In which order dims lie in memory. PyTorch: torch.memory_format."""
+
+    __slots__ = ()
+
+
+strided = layout("strided")
+contiguous_format = memory_format("contiguous_format")
+preserve_format = memory_format("preserve_format")
+
+
+def compile(model: Any = None, **options: Any) -> Any:
+    """Gives the function or module as it is: sharded programs are recorded and cached without being asked to.
+
+    A decorator with or without arguments. PyTorch: torch.compile.
+    """
+    return (lambda function: function) if model is None else model
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Accepts either; results are always deterministic. PyTorch: torch.use_deterministic_algorithms."""
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """Says that results are deterministic: True."""
+    return True
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Accepts "highest", "high" or "medium", which allow less precision than float32 has; ValueError for another.
+
+    PyTorch: torch.set_float32_matmul_precision.
+    """
+    if precision not in ("highest", "high", "medium"):
+        raise ValueError(f"set_float32_matmul_precision: got {precision!r}; allowed: 'highest', 'high', 'medium'")
+
+
+def get_float32_matmul_precision() -> str:
+    """Gives the precision of float32 products: "highest", always."""
+    return "highest"
+
+
+def set_default_device(value: Any) -> None:
+    """Accepts the CPU (or None); RuntimeError for another device. PyTorch: torch.set_default_device."""
+    if value is not None:
+        device(value)
+
+
+def get_default_device() -> device:
+    """Gives the device of new tensors: the CPU."""
+    return CPU
+
+
+# Threads ----------------------------------------------------------------------------------------------------
+
+
+def _blas_function(verb: str) -> Callable[..., Any] | None:
+    """Gives the loaded OpenBLAS's own `<verb>_num_threads`; None where numpy uses another library."""
+    import ctypes
+
+    if not os.path.exists("/proc/self/maps"):
+        return None
+    with open("/proc/self/maps") as maps:
+        paths = {line.split(maxsplit=5)[-1].strip() for line in maps if "openblas" in line}
+    for path in sorted(paths):
+        library = ctypes.CDLL(path)  # loaded already: this gives a handle
+        for prefix in ("scipy_openblas", "openblas"):
+            for suffix in ("64_", ""):
+                found = getattr(library, f"{prefix}_{verb}_num_threads{suffix}", None)
+                if found is not None:
+                    return found
+    return None
+
+
+def get_num_threads() -> int:
+    """Gives the number of threads that matrix products use in this process. PyTorch: torch.get_num_threads."""
+    function = _blas_function("get")
+    if function is not None:
+        return int(function())
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+
+
+def set_num_threads(threads: int) -> None:
+    """Sets the number of threads that matrix products use in this process; workers have theirs from their CPUs.
+
+    RuntimeError when it is not positive, or when numpy's BLAS cannot be told. PyTorch: torch.set_num_threads.
+    """
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise RuntimeError(f"set_num_threads: expected a positive number of threads, got {threads!r}")
+    function = _blas_function("set")
+    if function is None:
+        raise RuntimeError(
+            "set_num_threads: this numpy's BLAS cannot be told; set OMP_NUM_THREADS before numpy is imported"
+        )
+    function(threads)
