@@ -17,15 +17,125 @@ from distgrad.graph import Plan
 from distgrad.op import OPS, Rule
 
 _sequence = itertools.count()
+_PRE, _POST = -1, -2  # keys of a node's hooks beside the indices of its outputs
 
 
-class GradFn:
+def next_sequence() -> int:
+    """Gives the number of the next function; later functions have higher ones."""
+    return next(_sequence)
+
+
+def backward_twice() -> RuntimeError:
+    """Gives the error of using saved values that are gone."""
+    return RuntimeError(
+        "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
+        "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
+        "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
+        "after calling backward."
+    )
+
+
+class Anomaly:
+    """Whether gradients are checked for NaN, and where the functions were recorded (None: not checked)."""
+
+    def __init__(self) -> None:
+        self.sites: weakref.WeakKeyDictionary[Any, str] | None = None
+        self.check_nan = True
+
+    def switch(self, on: bool, check_nan: bool = True) -> None:
+        """Starts or ends the check."""
+        self.sites = (self.sites or weakref.WeakKeyDictionary()) if on else None
+        self.check_nan = check_nan
+
+    def note(self, fn: Any) -> None:
+        """Remembers the user's lines that lead to a new function."""
+        import traceback
+
+        if self.sites is not None:
+            self.sites[fn] = "".join(traceback.format_stack(limit=12)[:-2])
+
+    def check(self, fn: Any, cotangents: Sequence[Any]) -> None:
+        """Raises RuntimeError when a cotangent holds a NaN."""
+        if not self.check_nan or self.sites is None:
+            return
+        for position, g in enumerate(cotangents):
+            if g is not None and g.dtype.category >= 2 and bool((g != g).any()):
+                site = self.sites.get(fn)
+                where = f" It was recorded here (most recent call last):\n{site}" if site else ""
+                raise RuntimeError(f"Function '{fn.name()}' returned nan values in its {position}th output.{where}")
+
+
+anomaly = Anomaly()
+
+
+class AccumulateGrad:
+    """The end of the graph at a leaf, which `grad_fn.next_functions` shows; `variable` is the leaf."""
+
+    __slots__ = ("variable",)
+    next_functions: tuple[Any, ...] = ()
+
+    def __init__(self, variable: Any) -> None:
+        self.variable = variable
+
+    def name(self) -> str:
+        """Gives the name PyTorch shows."""
+        return "AccumulateGrad"
+
+    def __repr__(self) -> str:
+        return f"<AccumulateGrad object at {id(self):#x}>"
+
+
+class GraphNode:
+    """What users see of a function in the graph: `name()`, `next_functions`, hooks."""
+
+    __slots__ = ()
+    edges: tuple[Any, ...]
+    hooks: dict[int, dict[int, Callable[..., Any]]] | None
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The functions of the inputs, each with the index of its output; (None, 0) where no gradient goes."""
+        found: list[tuple[Any, int]] = []
+        for edge in self.edges:
+            if edge is None:
+                found.append((None, 0))
+            else:
+                found.append(edge if isinstance(edge, tuple) else (AccumulateGrad(edge), 0))
+        return tuple(found)
+
+    def register_prehook(self, fn: Callable[..., Any]) -> Any:
+        """Calls `fn(grad_outputs)` before this function runs; a tuple it returns replaces them."""
+        return self._register(_PRE, fn)
+
+    def register_hook(self, fn: Callable[..., Any]) -> Any:
+        """Calls `fn(grad_inputs, grad_outputs)` after this function ran; a tuple it returns replaces grad_inputs."""
+        return self._register(_POST, fn)
+
+    def _register(self, key: int, fn: Callable[..., Any]) -> Any:
+        from distgrad.tensor import RemovableHandle  # a layer above this one
+
+        if self.hooks is None:
+            self.hooks = {}
+        hooks = self.hooks.setdefault(key, {})
+        handle = RemovableHandle(hooks)
+        hooks[handle.id] = fn
+        return handle
+
+    def name(self) -> str:
+        """Gives the name PyTorch shows."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {id(self):#x}>"
+
+
+class GradFn(GraphNode):
     """What made a tensor: its plan, where its inputs came from, and the values its rules need.
 
     `edges` holds per input a (GradFn, output index) pair, a leaf Tensor, or None.
     """
 
-    __slots__ = ("__weakref__", "edges", "hooks", "ins", "outs", "plan", "pre_hooks", "released", "retained", "sequence")
+    __slots__ = ("__weakref__", "edges", "hooks", "ins", "outs", "plan", "released", "retained", "sequence")
 
     def __init__(self, plan: Plan, edges: tuple[Any, ...]) -> None:
         self.plan = plan
@@ -54,12 +164,7 @@ class GradFn:
     def check(self) -> None:
         """Raises RuntimeError when the saved values are gone."""
         if self.released:
-            raise RuntimeError(
-                "Trying to backward through the graph a second time (or directly access saved tensors after they have "
-                "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
-                "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time or "
-                "if you need to access saved tensors after calling backward."
-            )
+            raise backward_twice()
 
     def cotangents(self, gs: list[Any], create: bool, make: Callable[..., Any]) -> Sequence[Any]:
         """Gives the cotangent of each input (None where none is needed) from those of the outputs."""
@@ -211,6 +316,10 @@ def run_backward(
                     continue
             fn.check()
             cotangents = fn.cotangents(gs, create, make)
+            if fn.hooks is not None and _POST in fn.hooks:
+                cotangents = _run_post_hooks(fn, gs, cotangents)
+            if anomaly.sites is not None:
+                anomaly.check(fn, cotangents)
             if not retain:
                 fn.release()
             for edge, g in zip(fn.edges, cotangents):
@@ -229,17 +338,38 @@ def _key(edge: Any) -> Any:
 
 def _run_hooks(fn: GradFn, gs: list[Any]) -> None:
     if fn.hooks is not None:
-        for index, hooks in fn.hooks.items():
-            if gs[index] is not None:
-                for hook in list(hooks.values()):
-                    changed = hook(gs[index])
-                    if changed is not None:
-                        gs[index] = changed
+        before, mode.track_views = mode.track_views, True  # hooks are the user's code, which may write to slices
+        try:
+            for index, hooks in fn.hooks.items():
+                if index >= 0 and gs[index] is not None:
+                    for hook in list(hooks.values()):
+                        changed = hook(gs[index])
+                        if changed is not None:
+                            gs[index] = changed
+            for hook in list(fn.hooks.get(_PRE, {}).values()):
+                changed = hook(tuple(gs))
+                if changed is not None:
+                    gs[:] = changed if isinstance(changed, tuple) else (changed,)
+        finally:
+            mode.track_views = before
     if fn.retained is not None:
         for index, reference in fn.retained.items():
             tensor = reference()
             if tensor is not None and gs[index] is not None:
                 tensor._accumulate(gs[index])
+
+
+def _run_post_hooks(fn: GradFn, gs: list[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
+    assert fn.hooks is not None
+    before, mode.track_views = mode.track_views, True
+    try:
+        for hook in list(fn.hooks[_POST].values()):
+            changed = hook(tuple(cotangents), tuple(gs))
+            if changed is not None:
+                cotangents = changed if isinstance(changed, tuple) else (changed,)
+    finally:
+        mode.track_views = before
+    return cotangents
 
 
 def _needed(roots: Sequence[Any], wanted: Sequence[Any]) -> set[GradFn]:

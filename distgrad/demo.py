@@ -46,11 +46,12 @@ def train(epochs: int, batch_size: int) -> list[tuple[float, float]]:
     """Trains and gives (mean training loss, held-out accuracy) per epoch."""
     from tqdm import tqdm
 
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     torch.set_default_dtype(torch.float64)  # so that any number of workers gives the same loss
     images, labels, test_images, test_labels = load()
-    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 10))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     rows = len(labels)
     history = []
     with tqdm(total=epochs * rows, unit="samples", unit_scale=True, disable=None) as bar:
@@ -58,6 +59,7 @@ def train(epochs: int, batch_size: int) -> list[tuple[float, float]]:
             started = time.perf_counter()
             order = torch.randperm(rows)
             total = torch.zeros(())
+            model.train()
             for start in range(0, rows, batch_size):
                 batch = order[start : start + batch_size]
                 loss = F.cross_entropy(model(images[batch]), labels[batch])
@@ -66,6 +68,8 @@ def train(epochs: int, batch_size: int) -> list[tuple[float, float]]:
                 optimizer.step()
                 total += loss.detach() * len(batch)
                 bar.update(len(batch))
+            schedule.step()
+            model.eval()
             with torch.no_grad():
                 correct = (model(test_images).argmax(dim=1) == test_labels).sum()
             loss_value, accuracy = total.item() / rows, correct.item() / HELD_OUT
@@ -106,6 +110,7 @@ def main(argv: list[str] | None = None) -> float:
         history = train(given.epochs, given.batch_size)
     finally:
         torch.shutdown()
+        torch.set_default_dtype(torch.float32)
     loss, accuracy = history[-1]
     print(f"final loss {loss:.12g}, held-out accuracy {accuracy:.2%}, {time.perf_counter() - started:.1f} s")
     if plot(history, given.plot):

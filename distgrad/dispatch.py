@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import dtypes, graph
-from distgrad.autodiff import GradFn
+from distgrad.autodiff import GradFn, anomaly
 from distgrad.engine.values import convert
 from distgrad.grad_mode import mode
 from distgrad.graph import Node, Plan
@@ -139,6 +139,8 @@ def edge_of(tensor: Any) -> Any:
 def _link(plan: Plan, args: tuple[Any, ...], values: list[Any], nodes: tuple[Node, ...]) -> GradFn:
     edges = tuple(None if type(a) in NUMBERS else edge_of(a) for a in args)
     fn = GradFn(plan, edges)
+    if anomaly.sites is not None:
+        anomaly.note(fn)
     ins, outs = plan.op.saved_for(tuple(e is not None for e in edges))
     for position in ins:
         value = values[position]

@@ -135,13 +135,13 @@ def as_dtype(value: Any) -> dtype:
     if isinstance(value, dtype):
         return value
     if value is float:
-        return default()
+        return float64
     if value is int:
         return int64
     if value is bool:
         return bool_
     if value is complex:
-        return default().to_complex()
+        return complex128
     return from_numpy(value)
 
 

@@ -6,10 +6,12 @@ Each is a context manager and a decorator, per thread, as PyTorch's page "torch.
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
+
+
+_GENERATOR = 0x20  # inspect.CO_GENERATOR, without importing inspect
 
 
 class _Mode(threading.local):
@@ -41,7 +43,8 @@ class _GradMode:
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         enabled = self._enabled
-        if inspect.isgeneratorfunction(function):
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_flags & _GENERATOR:
 
             @functools.wraps(function)
             def generator(*args: Any, **kwargs: Any) -> Any:

@@ -119,15 +119,22 @@ def set_session(value: Session | None) -> None:
 @contextlib.contextmanager
 def local_only() -> Iterator[None]:
     """Runs everything in this process while entered: what a worker does inside a user's function."""
+    from distgrad.op import OPS
+
     before = _session[0]
     if before is None:
         yield
         return
-    set_session(None)
+    plans = [(op, op.plans) for op in OPS.values()]  # the session's, which go on being used afterwards
+    for op, _ in plans:
+        op.plans = {}
+    _session[0] = None
     try:
         yield
     finally:
-        set_session(before)
+        _session[0] = before
+        for op, own in plans:
+            op.plans = own
 
 
 def flush_hint() -> None:

@@ -77,6 +77,9 @@ def lower(recorded: Recorded, *, buckets: bool = True) -> Program:
                 number += 1
                 in_specs.append(spec)
         if plan.op.name == "redistribute":
+            if in_specs[0].placement is plan.outs[0].placement:  # it is there already
+                registers[id(call.outputs[0])] = ins[0]
+                continue
             share = (ins[0], plan.outs[0].placement)
             if share in moved:
                 registers[id(call.outputs[0])] = moved[share]
@@ -100,7 +103,7 @@ def lower(recorded: Recorded, *, buckets: bool = True) -> Program:
         if isinstance(node.spec.placement, Partial):
             if (register, REPLICATE) not in moved:
                 moved[(register, REPLICATE)] = count
-                producer = made[register]
+                producer = made[register]  # an input is never Partial, so one of the instructions made it
                 reduction = _reduction(register, count, node.spec, instructions[producer].call)
                 after.setdefault(producer, []).append(reduction)
                 count += 1

@@ -17,11 +17,9 @@ type; it raises the user's errors. `casts` gives the dtype each input is convert
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 from distgrad.meta import TensorMeta
 from distgrad.placement import Spec
@@ -30,8 +28,7 @@ SUM, MAX, MIN, PROD = "sum", "max", "min", "prod"  # entries of a row that stand
 Entry = int | str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One acceptable tuple of placements: an int is Shard(dim), None is Replicate, a string is Partial(string).
 
     `scales` (inputs, then outputs) says how many rows of each sharded tensor make one common block; offsets of all
@@ -139,9 +136,10 @@ class Op:
 
 def op_named(name: str) -> Op:
     """Gives the op of that name, which is how ops pickle; LookupError when this process does not know it."""
-    import distgrad.ops
+    if name not in OPS:
+        from distgrad.ops import load
 
-    distgrad.ops.load()
+        load()
     if name not in OPS:
         raise LookupError(f"op {name!r} is not known in this process; do driver and workers run the same distgrad?")
     return OPS[name]
@@ -158,7 +156,8 @@ class Rule:
         self.inputs: list[int] = []
         self.outs: list[int] = []
         self.all_inputs = False
-        for name in inspect.signature(function).parameters:
+        code = function.__code__  # its first names are the parameters; inspect.signature would slow the import down
+        for name in code.co_varnames[: code.co_argcount]:
             stem, _, suffix = name.rpartition("_")
             if name in ("g", "shapes", "needs", "dtypes"):
                 self.sources.append((name, None))

@@ -7,7 +7,6 @@ so a sharded tensor is printed by fetching `needed_corner(shape)` and nothing el
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,13 +23,15 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(slots=True)
 class _PrintOptions:
-    precision: int = 4
-    threshold: float = 1000
-    edgeitems: int = 3
-    linewidth: int = 80
-    sci_mode: bool | None = None
+    __slots__ = ("edgeitems", "linewidth", "precision", "sci_mode", "threshold")
+
+    def __init__(self) -> None:
+        self.precision: int = 4
+        self.threshold: float = 1000
+        self.edgeitems: int = 3
+        self.linewidth: int = 80
+        self.sci_mode: bool | None = None
 
 
 _PROFILES: dict[str, dict[str, Any]] = {
@@ -40,6 +41,7 @@ _PROFILES: dict[str, dict[str, Any]] = {
 }
 
 _options = _PrintOptions()
+_NAMES = ("precision", "threshold", "edgeitems", "linewidth", "sci_mode")
 
 
 def set_printoptions(
@@ -72,7 +74,7 @@ def set_printoptions(
 
 def get_printoptions() -> dict[str, Any]:
     """Returns the present print options as a dict that `set_printoptions(**options)` accepts."""
-    return dataclasses.asdict(_options)
+    return {name: getattr(_options, name) for name in _NAMES}
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ number of workers, and a state is two integers.
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,7 +61,7 @@ class Generator:
 
     def seed(self) -> int:
         """Sets a seed taken from the system's randomness, and returns it."""
-        self.manual_seed(secrets.randbits(64))
+        self.manual_seed(int.from_bytes(os.urandom(8), "little"))
         return self._seed
 
     def initial_seed(self) -> int:

@@ -5,8 +5,6 @@ Invariant: a setting that cannot be had raises; one that always holds here is ac
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Any
 
 from distgrad.device import CPU, device
@@ -94,42 +92,21 @@ def get_default_device() -> device:
 # Threads ----------------------------------------------------------------------------------------------------
 
 
-def _blas_function(verb: str) -> Callable[..., Any] | None:
-    """Gives the loaded OpenBLAS's own `<verb>_num_threads`; None where numpy uses another library."""
-    import ctypes
-
-    if not os.path.exists("/proc/self/maps"):
-        return None
-    with open("/proc/self/maps") as maps:
-        paths = {line.split(maxsplit=5)[-1].strip() for line in maps if "openblas" in line}
-    for path in sorted(paths):
-        library = ctypes.CDLL(path)  # loaded already: this gives a handle
-        for prefix in ("scipy_openblas", "openblas"):
-            for suffix in ("64_", ""):
-                found = getattr(library, f"{prefix}_{verb}_num_threads{suffix}", None)
-                if found is not None:
-                    return found
-    return None
-
-
 def get_num_threads() -> int:
     """Gives the number of threads that matrix products use in this process. PyTorch: torch.get_num_threads."""
-    function = _blas_function("get")
-    if function is not None:
-        return int(function())
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    from distgrad.runtime import threads  # asks the loaded libraries, which most programs never do
+
+    return threads.count()
 
 
-def set_num_threads(threads: int) -> None:
-    """Sets the number of threads that matrix products use in this process; workers have theirs from their CPUs.
+def set_num_threads(number: int) -> None:
+    """Sets the number of threads that matrix products use in this process; workers have one per CPU they are given.
 
-    RuntimeError when it is not positive, or when numpy's BLAS cannot be told. PyTorch: torch.set_num_threads.
+    RuntimeError when it is not positive, or when numpy's library cannot be told. PyTorch: torch.set_num_threads.
     """
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise RuntimeError(f"set_num_threads: expected a positive number of threads, got {threads!r}")
-    function = _blas_function("set")
-    if function is None:
-        raise RuntimeError(
-            "set_num_threads: this numpy's BLAS cannot be told; set OMP_NUM_THREADS before numpy is imported"
-        )
-    function(threads)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise RuntimeError(f"set_num_threads: expected a positive number of threads, got {number!r}")
+    from distgrad.runtime import threads
+
+    if threads.pin(number) != number:
+        raise RuntimeError("set_num_threads: numpy's library cannot be told; set OMP_NUM_THREADS before numpy is imported")

@@ -568,6 +568,8 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
         wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
         if not wanted:
             raise RuntimeError("'inputs' argument to backward() cannot be empty.")
+        if not all(t.requires_grad for t in wanted):
+            raise RuntimeError("backward: can't retain_grad on Tensor that has requires_grad=False; inputs must require grad")
     roots = _cotangents(outputs, grad_tensors, create_graph)
     edges = None if wanted is None else [edge_of(t) for t in wanted]
     results, leaves = autodiff.run_backward(
@@ -597,6 +599,10 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     """
     if is_grads_batched:
         raise RuntimeError("grad: is_grads_batched is not supported; call grad once per row")
+    if materialize_grads and allow_unused is False:
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False."
+        )
     outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if grad_outputs is not None:

@@ -19,10 +19,11 @@ from distgrad.op import Op
 class View:
     """How a tensor reads another one's memory: by which op (None: all of it), from which version of it.
 
-    `clock` holds one number, which counts the writes to the memory; `seen` is what it was at the last look.
+    `clock` holds one number, which counts the writes to the memory; `seen` is what it was at the last look. `strides`
+    are kept by whoever works them out.
     """
 
-    __slots__ = ("attrs", "clock", "numbers", "op", "parent", "seen", "version")
+    __slots__ = ("attrs", "clock", "numbers", "op", "parent", "seen", "strides", "version")
 
     def __init__(self, parent: Any, op: Op | None, numbers: tuple[Any, ...], attrs: dict[str, Any]) -> None:
         self.parent, self.op, self.numbers, self.attrs = parent, op, numbers, attrs
@@ -34,6 +35,7 @@ class View:
             self.clock = parent._clock
         self.seen: int = self.clock[0]
         self.version: int = parent._version
+        self.strides: tuple[int, ...] | None = None
 
     def take(self) -> Any:
         """Reads the parent anew."""

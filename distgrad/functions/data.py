@@ -181,7 +181,9 @@ def legacy_node(data: Any, sizes: tuple[Any, ...], kind: dtype_type | None = Non
     index = None if isinstance(data, bool | float) or is_tensor(data) else getattr(data, "__index__", None)
     if index is not None and not isinstance(data, np.ndarray):
         return node_of(np.zeros((index(), *sizes), kind.numpy))
-    if type(data).__name__ == "Size":  # the tensor's own shape type, which lives in a layer above
+    from distgrad.tensor import Size  # a layer above this one
+
+    if isinstance(data, Size):
         return node_of(np.zeros(data, kind.numpy))
     return node_of(_array_of(data, kind))
 

@@ -99,11 +99,11 @@ def stride(input: Any, dim: int | None = None) -> Any:
     """Gives PyTorch's strides in elements: of a view by the ops that took it, of anything else row by row."""
     chain = []
     tensor = input
-    while tensor._view is not None:
+    while tensor._view is not None and tensor._view.strides is None:
         chain.append((tensor._view, tuple(tensor._node.spec.shape)))
         tensor = tensor._view.parent
     shape: tuple[int, ...] = tuple(tensor._node.spec.shape)
-    strides = _row_major(shape)
+    strides = _row_major(shape) if tensor._view is None else tensor._view.strides
     for taken, new_shape in reversed(chain):
         attrs, name = taken.attrs, "detach" if taken.op is None else taken.op.name
         if name == "permute":
@@ -127,6 +127,7 @@ def stride(input: Any, dim: int | None = None) -> Any:
             found = _reshaped_strides(shape, strides, new_shape)
             strides = _row_major(new_shape) if found is None else found
         shape = new_shape
+        taken.strides = strides
     return strides if dim is None else strides[normalize_dim("stride", dim, len(shape))]
 
 

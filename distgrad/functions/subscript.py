@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,22 +33,23 @@ _KINDS = "only integers, slices (`:`), ellipsis (`...`), None and long or byte V
 _TUPLE_LIKE = (slice, list, tuple, range, type(None), type(Ellipsis))
 
 
-@dataclass(slots=True)
-class _Mask:
+class _Mask(NamedTuple):
     """A bool index, a tensor or an array of `ndim` dims, not yet turned into positions."""
 
     value: Any
     ndim: int
 
 
-@dataclass(slots=True)
 class _Parts:
     """What a key does, in this order: slices (axis, start, size, step), a reshape, single rows, index tensors."""
 
-    slices: list[tuple[int, int, int, int]] = field(default_factory=list)
-    shape: list[int] = field(default_factory=list)
-    rows: list[tuple[int, Tensor]] = field(default_factory=list)
-    advanced: list[tuple[int, Any]] = field(default_factory=list)
+    __slots__ = ("advanced", "rows", "shape", "slices")
+
+    def __init__(self) -> None:
+        self.slices: list[tuple[int, int, int, int]] = []
+        self.shape: list[int] = []
+        self.rows: list[tuple[int, Tensor]] = []
+        self.advanced: list[tuple[int, Any]] = []
 
 
 # Reading a key ----------------------------------------------------------------------------------------------
@@ -208,8 +208,7 @@ def _host_index(arrays: list[np.ndarray], axes: list[int], sizes: list[int]) -> 
     return flat
 
 
-@dataclass(slots=True)
-class _Gathered:
+class _Gathered(NamedTuple):
     """A tensor whose indexed dims are one, the index along it, and how to put the dims back."""
 
     x: Tensor

@@ -4,5 +4,9 @@ from __future__ import annotations
 
 
 def load() -> None:
-    """Imports every family, so that every op is defined."""
-    import distgrad  # noqa: F401  # the public namespace imports all families
+    """Imports every family, so that every op is defined: a worker must know the ops of its driver."""
+    import importlib
+    import pkgutil
+
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")

@@ -23,28 +23,49 @@ _functions = itertools.count()
 
 
 class ShardFunction:
-    """A user function as an attribute of a call: hashed by identity, pickled once by Ray's means."""
+    """A user function as an attribute of a call: hashed by identity, pickled once by Ray's means.
 
-    def __init__(self, function: Callable[..., Any], needs: tuple[bool, ...]) -> None:
-        self.function, self.needs = function, needs
+    It is unpickled when it is first called, so that a function a worker cannot import fails as an operation does.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any] | None, needs: tuple[bool, ...], name: str, packed: bytes | None = None
+    ) -> None:
+        self._function, self._packed = function, packed
+        self.needs, self.name = needs, name
         self.uid = next(_functions)
-        self._pickled: bytes | None = None
 
-    def __repr__(self) -> str:
-        return getattr(self.function, "__qualname__", type(self.function).__name__)
+    @classmethod
+    def of(cls, function: Callable[..., Any], needs: tuple[bool, ...]) -> ShardFunction:
+        """Wraps a function; `needs` says of which arguments gradients are wanted."""
+        return cls(function, needs, getattr(function, "__qualname__", type(function).__name__))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._pickled is None:
+    def __call__(self, *inputs: Any) -> Any:
+        if self._function is None:
             from ray import cloudpickle
 
-            self._pickled = cloudpickle.dumps((self.function, self.needs))
-        return (_unpickled, (self._pickled,))
+            assert self._packed is not None
+            self._function = cloudpickle.loads(self._packed)
+        return self._function(*inputs)
 
+    def __repr__(self) -> str:
+        return self.name
 
-def _unpickled(data: bytes) -> ShardFunction:
-    from ray import cloudpickle
+    def packed(self) -> bytes:
+        """Gives the function as bytes; TypeError when it holds what cannot be sent."""
+        if self._packed is None:
+            from ray import cloudpickle
 
-    return ShardFunction(*cloudpickle.loads(data))
+            try:
+                self._packed = cloudpickle.dumps(self._function)
+            except Exception as error:  # whatever the pickling of what it refers to raises
+                raise TypeError(
+                    f"map_shards: {self!r} cannot be sent to the workers: {error}; it and all it refers to must pickle"
+                ) from error
+        return self._packed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ShardFunction, (None, self.needs, self.name, self.packed()))
 
 
 class Tape:
@@ -73,7 +94,7 @@ def _run(*arrays: np.ndarray, function: ShardFunction) -> np.ndarray:
             tensor = Tensor._from_node(node_of(np.ascontiguousarray(array).reshape(array.shape)))
             tensor._needs_grad = needs
             inputs.append(tensor)
-        results = function.function(*inputs)
+        results = function(*inputs)
         listed = list(results) if isinstance(results, tuple | list) else [results]
         for result in listed:
             if not isinstance(result, Tensor):
@@ -124,6 +145,10 @@ def _backward(tape: np.ndarray, *gs: np.ndarray, wanted: tuple[bool, ...]) -> An
     return arrays if len(arrays) > 1 else arrays[0]
 
 
+def _refuse_second(g: Any) -> Any:
+    raise RuntimeError("map_shards: gradients through it can be taken once, not twice; its functions run on the workers")
+
+
 def _results_vjp(g: Any, inputs: Any, needs: Any, results: Any) -> list[Any]:
     from distgrad.runtime.map_shards import backward_call
 
@@ -132,4 +157,4 @@ def _results_vjp(g: Any, inputs: Any, needs: Any, results: Any) -> list[Any]:
 
 map_run = Op("map_run", _run, meta=_tape_meta, inputs="*")
 map_results = Op("map_results", _results, meta=_unplanned, inputs="*", joint_vjp=_results_vjp, localize=_local_shapes)
-map_backward = Op("map_backward", _backward, meta=_unplanned, inputs="*")
+map_backward = Op("map_backward", _backward, meta=_unplanned, inputs="*", joint_vjp=_refuse_second)

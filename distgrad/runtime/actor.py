@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,7 +75,6 @@ class WorkerActor:
             epoch=settings.epoch, node_id=self._node_id, timeout=settings.timeout, force_network=settings.force_network,
             host=ray.util.get_node_ip_address(),
         )
-        self._busy = threading.Lock()
 
     def __repr__(self) -> str:
         """Is what Ray puts before the lines a worker prints."""
@@ -99,9 +97,8 @@ class WorkerActor:
 
     def execute(self, packed: bytes) -> bytes:
         """Carries out a batch. Only infrastructure errors are raised; a program's own go back in the reply."""
-        with self._busy:
-            reply = drive(self._worker.carry_out(unpack_messages(packed)), self._settings.rank, self._group.run)
-            return pack_reply(replace(reply, sent=self._group.bytes_sent, collectives=self._group.collectives))
+        reply = drive(self._worker.carry_out(unpack_messages(packed)), self._settings.rank, self._group.run)
+        return pack_reply(replace(reply, sent=self._group.bytes_sent, collectives=self._group.collectives))
 
     def ping(self) -> int:
         """Answers while a batch runs."""

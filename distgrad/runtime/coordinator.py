@@ -12,14 +12,14 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from distgrad import graph
 from distgrad.engine.interpreter import Failure
-from distgrad.errors import DistgradError, InfrastructureError, RemoteOpError, SessionError, WireError
+from distgrad.errors import DistgradError, GroupAborted, InfrastructureError, RemoteOpError, SessionError, WireError
 from distgrad.graph import Call, Node, Plan, Slot
 from distgrad.lower import Recorded, final_spec, lower
 from distgrad.op import OPS
@@ -36,19 +36,29 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class Backend(Protocol):
-    """The seam below the coordinator: the local group or Ray actors. Batches are carried out in order."""
+    """The seam below the coordinator: the local group or Ray actors. Batches are carried out in order.
+
+    `wait` returns when a reply has come or none is awaited; `replies` gives those that have come and never waits.
+    """
 
     world_size: int
     transport: str
-    nodes: int
-    threads: int
+    in_process: bool
+
+    @property
+    def nodes(self) -> int: ...
+
+    @property
+    def threads(self) -> int: ...
 
     @property
     def outstanding(self) -> int: ...
 
     def send(self, batches: list[list[Message]]) -> None: ...
 
-    def replies(self, *, wait: bool = False) -> list[Reply]: ...
+    def wait(self) -> None: ...
+
+    def replies(self) -> list[Reply]: ...
 
     def close(self) -> None: ...
 
@@ -90,6 +100,7 @@ class Sent:
     returned: list[Returned]
     program: Program
     run: Run
+    freed: list[int] = field(default_factory=list)  # slots let go of since, which need not be marked as lost any more
 
 
 class Coordinator:
@@ -138,7 +149,10 @@ class Coordinator:
             target = plan.targets[position]
             if value.spec.placement is not target and target is not None:
                 values[position] = self._moved(value, target, site)
-        return self._add(plan, values, site)
+        outputs = self._add(plan, values, site)
+        if len(self.pending) >= PENDING_LIMIT:  # not earlier: a flush reduces Partial values, which the plan may rely on
+            self.flush()
+        return outputs
 
     def _add(self, plan: Plan, values: Sequence[Any], site: Any) -> tuple[Node, ...]:
         call = Call(plan, values, site)
@@ -150,9 +164,7 @@ class Coordinator:
         call.outputs = tuple(outputs)
         self.pending.append(call)
         self.stats.nodes_recorded += 1
-        if len(self.pending) >= PENDING_LIMIT:
-            self.flush()
-        return call.outputs if call.outputs else tuple(outputs)
+        return call.outputs
 
     def _moved(self, node: Node, target: Placement, site: Any) -> Node:
         op = OPS["redistribute"]
@@ -260,10 +272,15 @@ class Coordinator:
 
     def _hold_back(self) -> None:
         """Waits while the workers are too many batches behind, and takes the answers that have come."""
+        self._collect()
+        if self.backend.outstanding > self.steps_ahead:
+            self._wait(lambda: self.backend.outstanding <= self.steps_ahead)
+
+    def _collect(self) -> None:
+        """Takes the replies that have come; a reply is taken whole, whatever interrupts us."""
         try:
-            self._take(self.backend.replies())
-            if self.backend.outstanding > self.steps_ahead:
-                self._wait(lambda: self.backend.outstanding <= self.steps_ahead)
+            with uninterrupted():
+                self._take(self.backend.replies())
         except DistgradError as error:
             self._break(error)
             raise
@@ -295,6 +312,8 @@ class Coordinator:
             del self._freed[:count]
             for slot in freed.slots if self._poisoned else ():
                 self._poisoned.pop(slot, None)
+            if self._runs:  # a failure we are not told of yet may have been theirs
+                self._runs[next(reversed(self._runs))].freed.extend(freed.slots)
             for box in self._outbox:
                 box.append(freed)
 
@@ -349,13 +368,14 @@ class Coordinator:
         request = next(self._requests)
         for rank in ranks:
             self._outbox[rank].append(Fetch(request, slot.id, describe))
-        parts = self._fetched[request] = {}
-        with uninterrupted():
-            self._send()
+        parts: dict[int, Any] = {}
         try:
+            self._fetched[request] = parts
+            with uninterrupted():
+                self._send()
             self._wait(lambda: len(parts) == len(ranks) and min(self._finished) >= slot.run)
         finally:
-            del self._fetched[request]
+            self._fetched.pop(request, None)
         for part in parts.values():
             self._checked(slot, part)
         return parts
@@ -364,7 +384,11 @@ class Coordinator:
         started = time.perf_counter()
         try:
             while not done():
-                self._take(self.backend.replies(wait=True))
+                awaited = self.backend.outstanding
+                self.backend.wait()
+                self._collect()
+                if not awaited and not done():
+                    raise InfrastructureError("no worker has an answer left to give to what is waited for: a fault of distgrad")
         except DistgradError as error:
             self._break(error)
             raise
@@ -425,8 +449,9 @@ class Coordinator:
                 source = next((lost[i] for i in instruction.ins if i in lost), None)
                 if source is not None:
                     lost.update(dict.fromkeys(instruction.outs, source))
+        gone = {slot for other in self._runs.values() for slot in other.freed} if lost else ()
         for register, slot in zip(sent.program.outputs, sent.run.outputs):
-            if register in lost:
+            if register in lost and slot not in gone:
                 self._poisoned.setdefault(slot, lost[register])
 
     def _checked(self, slot: Slot, value: Any) -> Any:
@@ -473,7 +498,8 @@ class Coordinator:
             try:
                 deadline = time.monotonic() + 0.5
                 while self.backend.outstanding and time.monotonic() < deadline:
-                    self._take(self.backend.replies(wait=True))
+                    self.backend.wait()
+                    self._collect()
             except DistgradError as error:
                 self._break(error)
 
@@ -493,7 +519,7 @@ class Coordinator:
         self.backend.close()
 
     def _break(self, error: DistgradError) -> None:
-        if isinstance(error, InfrastructureError | WireError) and self.broken is None:
+        if isinstance(error, InfrastructureError | WireError | GroupAborted) and self.broken is None:
             self.broken = error
 
     def _broken_error(self) -> DistgradError:

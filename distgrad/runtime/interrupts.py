@@ -11,7 +11,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Holds back SIGINT while entered and delivers it afterwards. Only for sections that do not wait."""
+    """Holds back SIGINT while entered and delivers it afterwards. Only for sections that end soon by themselves."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -16,6 +16,7 @@ class LocalGroup:
     """A backend whose workers are objects of this process; every message is carried out at once."""
 
     transport = "in-process"
+    in_process = True
 
     def __init__(self, world_size: int) -> None:
         self.world_size = world_size
@@ -41,7 +42,10 @@ class LocalGroup:
         self.collectives += 1
         return results
 
-    def replies(self, *, wait: bool = False) -> list[Reply]:
+    def wait(self) -> None:
+        """Returns at once: every batch was carried out when it was sent."""
+
+    def replies(self) -> list[Reply]:
         """Gives the replies that have come."""
         found, self._replies = self._replies, []
         return found

@@ -42,14 +42,17 @@ def map_shards(fn: Callable[..., Any], *tensors: Any) -> Any:
     specs = tuple(t._now().spec for t in placed)
     needs = tuple(t.requires_grad for t in placed)
     calls = _known.setdefault(fn, {})
-    function, results = calls.get((specs, needs), (None, None))
+    key = (session.world_size, specs, needs)
+    function, results = calls.get(key, (None, None))
     if function is None:
-        function = ShardFunction(fn, needs)
+        function = ShardFunction.of(fn, needs)
+        if not session.backend.in_process:
+            function.packed()  # what cannot be sent is an error of this call, not of the flush that would send it
     _plan(map_run, specs, (Spec.of(TAPE, REPLICATE),), {"function": function})
     tape = map_run(*(t.detach() for t in placed), function=function)
     if results is None:
         results = _result_specs(session.describe(tape._now()), session.world_size, function)
-        calls[(specs, needs)] = (function, results)
+        calls[key] = (function, results)
     attrs = {"results": results}
     ins = (tape._now().spec, *specs)
     _plan(map_results, ins, results, attrs)

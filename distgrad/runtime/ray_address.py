@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from distgrad.errors import ClusterError
+from distgrad.runtime.interrupts import uninterrupted
 
 _log = logging.getLogger("distgrad")
 _ANSWER_SECONDS = 5.0
@@ -53,7 +54,9 @@ def reach_ray(address: str | None, num_workers: int | None) -> bool:
         if address not in ("local", "auto"):
             _answers(address)
         try:
-            ray.init(address=address, **options)
+            # Starting a Ray of our own ends by itself, and left half-way it would stay behind.
+            with uninterrupted() if address == "local" else contextlib.nullcontext():
+                ray.init(address=address, **options)
         except (ConnectionError, TimeoutError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             ray.shutdown()
             raise ClusterError(_unreached(address, error)) from error
@@ -77,13 +80,9 @@ def _use_token() -> None:
 
     Ray does this for "auto" only; for any other address it stays without, and the connection fails.
     """
-    try:
-        from ray._private.authentication import authentication_token_setup
-    except ImportError:  # Ray before 2.52 knows no tokens
-        return
-    use = getattr(authentication_token_setup, "maybe_enable_token_auth_if_token_available", None)
-    if use is not None:
-        use(warn_if_disabled=False)
+    from ray._private.authentication import authentication_token_setup
+
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _answers(address: str) -> None:

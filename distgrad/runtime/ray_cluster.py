@@ -1,6 +1,7 @@
-"""Ray's side of a session: reach or start a cluster, place the workers, send batches, notice who is lost.
+"""Ray's side of a session: place the workers, send batches, take answers, notice who is lost.
 
-Invariant: what `RayGroup` starts it ends, also when starting fails half-way; nothing here waits without a limit.
+Invariant: what `RayGroup` starts it ends, also when starting fails half-way; nothing here waits without a limit, and
+every wait looks for signs of life of the workers it waits for.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from distgrad.errors import (
@@ -25,130 +27,111 @@ from distgrad.errors import (
     WorkerLostError,
 )
 from distgrad.runtime.actor import Identity, Settings, WorkerActor, pack_messages, unpack_reply
+from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.messages import Message, Reply
+from distgrad.runtime.ray_address import reach_ray
 
 START_SECONDS = 120.0  # for the cluster to give us our workers
 STOP_SECONDS = 5.0
-_PING_AFTER = 1.0  # a driver that has waited this long asks every worker for a sign of life
+_PING_EVERY = 1.0  # a driver that waits asks every worker for a sign of life this often
 _POLL = 0.25
+_TAKE_FROM = 4  # answers are taken together when there are this many, unless somebody waits
 _log = logging.getLogger("distgrad")
-
-
-def reach_ray(address: str | None, num_workers: int | None) -> bool:
-    """Connects to the cluster an address names, or starts a local one; says whether we started it.
-
-    `address`: None (an initialised Ray, else RAY_ADDRESS, else a local Ray), "auto", "local", "host:port", "ray://...".
-    ClusterError when it cannot be reached.
-    """
-    import ray
-
-    if ray.is_initialized():
-        if address not in (None, "auto"):
-            raise ClusterError(
-                f"init: Ray is already initialised in this process, so address={address!r} cannot be used; leave the "
-                "address out to attach to it, or call ray.shutdown() first"
-            )
-        return False
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": False}
-    if address == "local":
-        cpus = os.cpu_count() or 1
-        ray.init(
-            address="local", num_cpus=max(cpus, num_workers or 0), include_dashboard=False,
-            _system_config={"worker_niceness": 0}, **quiet,
-        )
-        return True
-    if address.startswith("ray://"):
-        _log.warning("a ray:// connection moves data about 100 times slower; run the driver on the cluster if you can")
-    try:
-        ray.init(address=address, **quiet)
-    except ConnectionError as error:
-        hint = ""
-        if os.environ.get("RAY_AUTH_MODE") != "token":
-            hint = (
-                "; clusters started by Ray 2.59 and later ask for a token: set RAY_AUTH_MODE=token before Python starts, "
-                "with the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
-            )
-        raise ClusterError(f"init: no Ray cluster answers at {address!r}: {error or 'connection refused'}{hint}") from error
-    return True
 
 
 class RayGroup:
     """A backend whose workers are Ray actors in one placement group."""
 
+    in_process = False
+
     def __init__(
         self, address: str | None, num_workers: int | None, *, timeout: float, force_network: bool, session: str
     ) -> None:
-        import ray
-
         self._owns_ray = reach_ray(address, num_workers)
         self._group: Any = None
         self._actors: list[Any] = []
+        self._execute: list[Any] = []
         self._identities: list[Identity] = []
         self._refs: list[deque[Any]] = []
-        self._pings: dict[Any, tuple[int, float]] = {}
+        self._ready: list[Any] = []
+        self._pings: dict[int, tuple[Any, float]] = {}
+        self._looked = 0.0
         self._closed = False
         self.timeout = timeout
         try:
-            total = int(ray.cluster_resources().get("CPU", 0))
-            self.world_size = num_workers or max(total, 1)
-            self._start(session, force_network, total)
+            self._start(num_workers, session, force_network)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, session: str, force_network: bool, total: int) -> None:
+    def _start(self, num_workers: int | None, session: str, force_network: bool) -> None:
         import ray
         from ray.util.placement_group import placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        share = 1.0
-        if total < self.world_size:
-            share = max(int(1000 * total / self.world_size), 1) / 1000
+        cpus = [n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]]
+        self.world_size = num_workers or max(int(sum(cpus)), 1)
+        share = cpu_share(cpus, self.world_size)
+        if share < 1:
             _log.warning(
-                "%d workers on a cluster of %d CPUs: each gets a share of %.3f; more workers than CPUs is slower",
-                self.world_size, total, share,
+                "init: %d workers on a cluster of %g CPUs: each gets a share of %.3f; more workers than CPUs is slower, and "
+                "num_workers=%d gives each one of its own", self.world_size, sum(cpus), share, max(int(sum(cpus)), 1),
             )
         self._group = placement_group([{"CPU": share}] * self.world_size, strategy="PACK")
         ready, _ = ray.wait([self._group.ready()], timeout=START_SECONDS)
         if not ready:
             raise ClusterError(
                 f"init: the cluster did not give {self.world_size} workers of {share:g} CPU within {START_SECONDS:.0f} s; it "
-                f"has {ray.cluster_resources().get('CPU', 0):g} CPUs, {ray.available_resources().get('CPU', 0):g} of them "
-                "free: ask for fewer with num_workers, or end what holds them"
+                f"has {sum(cpus):g} CPUs, {ray.available_resources().get('CPU', 0):g} of them free: ask for fewer with "
+                "num_workers, or end what holds them"
             )
         secret = secrets.token_bytes(32)
         remote = ray.remote(
-            num_cpus=share, max_restarts=0, max_task_retries=0, concurrency_groups={"ctl": 2}
+            num_cpus=share, max_restarts=0, max_task_retries=0, concurrency_groups={"ctl": 2}, enable_task_events=False
         )(WorkerActor)
         for rank in range(self.world_size):
-            settings = Settings(rank, self.world_size, session, secret, 0, self.timeout, force_network)
+            settings = Settings(rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1)
             strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
             self._actors.append(
                 remote.options(scheduling_strategy=strategy, name=f"{session}-{rank}").remote(settings)
             )
             self._refs.append(deque())
-        self._identities = self._all([a.identity.remote() for a in self._actors], "start")
+        self._execute = [actor.execute for actor in self._actors]
+        self._identities = self._all([a.identity.remote() for a in self._actors], "start", START_SECONDS)
         addresses = [identity.address for identity in self._identities]
-        self._all([a.connect.remote(addresses) for a in self._actors], "connect to each other")
-        for identity in self._identities:
-            if identity.niceness > 0:
-                _log.info("worker %d runs at niceness %d", identity.rank, identity.niceness)
-        near = len({i.node_id for i in self._identities}) == 1
-        kinds = {"network"} if force_network else {"shared memory"} if near else {"shared memory", "network"}
-        self.transport = " + ".join(sorted(kinds, reverse=True))
+        # Connecting has a limit of its own, the session's timeout; a little more lets it say who was missing.
+        self._all([a.connect.remote(addresses) for a in self._actors], "connect to the others", self.timeout + 2)
+        nice = [identity.rank for identity in self._identities if identity.niceness > 0]
+        if nice:
+            _log.info("workers %s run at niceness %d, as the cluster was set up", nice, self._identities[nice[0]].niceness)
+        near = self.nodes == 1 and not force_network
+        far = force_network or len({i.node_id for i in self._identities}) == self.world_size
+        self.transport = "shared memory" if near else "network" if far else "shared memory + network"
 
-    def _all(self, refs: list[Any], what: str) -> list[Any]:
+    def _all(self, refs: Sequence[Any], what: str, seconds: float) -> list[Any]:
+        """Gives every worker's answer, or raises as soon as one of them cannot give it."""
         import ray
 
-        ready, missing = ray.wait(refs, num_returns=len(refs), timeout=START_SECONDS)
-        if missing:
-            ranks = [i for i, ref in enumerate(refs) if ref in missing]
-            raise ClusterError(f"init: workers {ranks} did not {what} within {START_SECONDS:.0f} s", missing=ranks)
-        try:
-            return ray.get(refs)
-        except ray.exceptions.RayError as error:
-            raise ClusterError(f"init: a worker could not {what}: {error}") from error
+        deadline = time.monotonic() + seconds
+        waiting = {ref: rank for rank, ref in enumerate(refs)}
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=max(deadline - time.monotonic(), 0))
+            if not ready:
+                missing = sorted(waiting.values())
+                raise CollectiveTimeout(
+                    f"init: workers {missing} of {self.world_size} did not {what} within {seconds:g} s", missing=missing,
+                    seconds=seconds,
+                )
+            rank = waiting.pop(ready[0])
+            try:
+                ray.get(ready[0], timeout=self.timeout)
+            except ray.exceptions.RayTaskError as error:
+                raise self._failed(rank, error) from error
+            except ray.exceptions.RayError as error:
+                if getattr(error, "actor_init_failed", False):
+                    raise ClusterError(f"init: worker {rank} could not {what}: {error}", missing=[rank]) from error
+                raise self._lost([rank], error) from error
+        return ray.get(list(refs), timeout=self.timeout)
 
     @property
     def nodes(self) -> int:
@@ -157,8 +140,8 @@ class RayGroup:
 
     @property
     def threads(self) -> int:
-        """BLAS threads per worker."""
-        return self._identities[0].threads
+        """BLAS threads per worker, as the workers' libraries say."""
+        return max(i.threads for i in self._identities)
 
     @property
     def pids(self) -> list[int]:
@@ -174,60 +157,96 @@ class RayGroup:
 
     def send(self, batches: list[list[Message]]) -> None:
         """Sends one batch to each worker that has one; does not wait."""
-        for actor, batch, refs in zip(self._actors, batches, self._refs):
+        self._require_ray()
+        for execute, batch, packed, refs in zip(self._execute, batches, pack_messages(batches), self._refs):
             if batch:
-                refs.append(actor.execute.remote(*pack_messages(batch)))
+                refs.append(execute.remote(packed))
 
-    def replies(self, *, wait: bool = False) -> list[Reply]:
-        """Gives the replies that have come; with `wait`, waits for one at least.
+    def wait(self) -> None:
+        """Returns when an answer has come, or none is awaited.
 
-        WorkerLostError when a worker died; CollectiveTimeout when one gives no sign of life, or did not arrive at an
-        exchange, for the session's timeout.
+        CollectiveTimeout names the workers that give no sign of life for the session's timeout; WorkerLostError one that
+        died without having to answer.
         """
         import ray
 
-        started = time.monotonic()
+        self._require_ray()
         while True:
-            heads = {refs[0]: rank for rank, refs in enumerate(self._refs) if refs}
+            heads = [refs[0] for refs in self._refs if refs]
             if not heads:
-                return []
-            if not wait and self.outstanding < 4:
-                return []
-            ready, _ = ray.wait(
-                list(heads), num_returns=len(heads) if not wait else 1, timeout=_POLL if wait else 0, fetch_local=True
-            )
-            found = [self._answer(ref, heads[ref]) for ref in ready]
-            if found or not wait:
-                self._pings.clear()
-                return found
-            if time.monotonic() - started > _PING_AFTER:
-                self._check_alive()
+                return
+            self._ready, _ = ray.wait(heads, num_returns=len(heads), timeout=_POLL)
+            if self._ready:
+                return
+            if time.monotonic() - self._looked > _PING_EVERY:
+                self._look()
 
-    def _answer(self, ref: Any, rank: int) -> Reply:
+    def replies(self) -> list[Reply]:
+        """Gives the replies that have come, without waiting for any; a few may be left for later.
+
+        WorkerLostError when a worker died; CollectiveTimeout when one did not arrive at an exchange.
+        """
+        import ray
+
+        ready, self._ready = self._ready, []
+        if not ready:
+            if self.outstanding < _TAKE_FROM:
+                return []
+            self._require_ray()
+            heads = [refs[0] for refs in self._refs if refs]
+            ready, _ = ray.wait(heads, num_returns=len(heads), timeout=0)
+            if not ready:
+                return []
+        owners = {refs[0]: rank for rank, refs in enumerate(self._refs) if refs}
+        ready = [ref for ref in ready if ref in owners]
+        try:
+            found = ray.get(ready, timeout=self.timeout)
+        except ray.exceptions.RayError:
+            found = [self._answer(ref, owners[ref]) for ref in ready]  # raises, and says whose answer it was
+        for ref in ready:
+            self._refs[owners[ref]].popleft()
+            self._pings.pop(owners[ref], None)
+        return [unpack_reply(data) for data in found]
+
+    def _require_ray(self) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            raise ClusterError(
+                "Ray was shut down while a session was running, so its workers are gone; call distgrad's shutdown() first, "
+                "then ray.shutdown()"
+            )
+
+    def _answer(self, ref: Any, rank: int) -> bytes:
         import ray
 
         try:
-            reply = unpack_reply(*ray.get(ref, timeout=self.timeout))
-        except ray.exceptions.RayActorError as error:
-            raise self._lost([rank], error) from error
+            return ray.get(ref, timeout=self.timeout)
         except ray.exceptions.RayTaskError as error:
             raise self._failed(rank, error) from error
         except ray.exceptions.GetTimeoutError as error:
             raise CollectiveTimeout(
-                f"worker {rank} sent an answer that did not arrive within {self.timeout:g} s; the limit is "
+                f"{self._name(rank)} sent an answer that did not arrive within {self.timeout:g} s; the limit is "
                 "init(timeout=...) or DISTGRAD_TIMEOUT", missing=[rank], seconds=self.timeout,
             ) from error
-        self._refs[rank].popleft()
-        return reply
+        except ray.exceptions.RayError as error:
+            raise self._lost([rank], error) from error
+
+    # Who is lost ----------------------------------------------------------------------------------------------
+
+    def _name(self, rank: int) -> str:
+        if not self._identities:
+            return f"worker {rank} of {self.world_size}"
+        identity = self._identities[rank]
+        return f"worker {rank} of {self.world_size} (process {identity.pid} on {identity.hostname})"
 
     def _lost(self, ranks: list[int], error: BaseException) -> WorkerLostError:
         self._abort(f"worker {ranks[0]} was lost")
-        first = self._identities[ranks[0]]
-        reason = str(error).strip().splitlines()
+        names = ", ".join(map(self._name, ranks))
+        reason = " ".join(line.strip() for line in str(error).strip().splitlines()[-1:]) or type(error).__name__
         return WorkerLostError(
-            f"worker {ranks[0]} of {self.world_size} (process {first.pid} on {first.hostname}) is lost; its rows are gone. "
-            "Call shutdown() and init() again, and load your last save. Ray says: "
-            + (" ".join(line.strip() for line in reason[:3]) if reason else type(error).__name__),
+            f"{names} {'is' if len(ranks) == 1 else 'are'} lost, and the rows with it; call shutdown() and init() again, and "
+            f"load your last save. Ray says: {reason}",
             missing=ranks,
         )
 
@@ -238,10 +257,14 @@ class RayGroup:
         dead = self._dead()
         if dead:
             return self._lost(dead, cause)
+        if isinstance(cause, CollectiveTimeout):
+            missing = cause.details.get("missing", [])
+            names = ", ".join(map(self._name, missing))
+            return CollectiveTimeout(f"{names} did not arrive. {self._name(rank)} says: {cause}", **cause.details)
         if isinstance(cause, InfrastructureError | WireError | GroupAborted):
             return cause
         return InfrastructureError(
-            f"worker {rank} of {self.world_size} failed outside of any op, a fault of distgrad: {error}", worker=rank
+            f"{self._name(rank)} failed outside of any op, a fault of distgrad: {error}", worker=rank
         )
 
     def _dead(self) -> list[int]:
@@ -250,38 +273,31 @@ class RayGroup:
 
         refs = {actor.ping.options(concurrency_group="ctl").remote(): rank for rank, actor in enumerate(self._actors)}
         ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=2.0)
-        dead = []
-        for ref in ready:
-            try:
-                ray.get(ref, timeout=1.0)
-            except ray.exceptions.RayActorError:
-                dead.append(refs[ref])
-            except ray.exceptions.GetTimeoutError:
-                continue
-        return sorted(dead)
+        return sorted(refs[ref] for ref in ready if _raises(ref))
 
-    def _check_alive(self) -> None:
+    def _look(self) -> None:
         """Asks every worker for a sign of life; one that gives none for the timeout is named."""
         import ray
 
-        now = time.monotonic()
-        if not self._pings:
-            for rank, actor in enumerate(self._actors):
-                self._pings[actor.ping.options(concurrency_group="ctl").remote()] = (rank, now)
-        ready, silent = ray.wait(list(self._pings), num_returns=len(self._pings), timeout=0)
-        for ref in ready:
-            rank, _ = self._pings.pop(ref)
-            try:
-                ray.get(ref, timeout=1.0)
-            except ray.exceptions.RayActorError as error:
-                raise self._lost([rank], error) from error
-        overdue = sorted(self._pings[ref][0] for ref in silent if now - self._pings[ref][1] > self.timeout)
+        now = self._looked = time.monotonic()
+        for rank, (ref, _) in list(self._pings.items()):
+            if ray.wait([ref], timeout=0)[0]:
+                try:
+                    ray.get(ref, timeout=1.0)
+                except ray.exceptions.GetTimeoutError:
+                    continue
+                except ray.exceptions.RayError as error:
+                    raise self._lost([rank], error) from error
+                del self._pings[rank]
+        for rank, actor in enumerate(self._actors):
+            if rank not in self._pings:
+                self._pings[rank] = (actor.ping.options(concurrency_group="ctl").remote(), now)
+        overdue = [rank for rank, (_, asked) in sorted(self._pings.items()) if now - asked > self.timeout]
         if overdue:
-            names = ", ".join(f"{r} (process {self._identities[r].pid} on {self._identities[r].hostname})" for r in overdue)
             self._abort(f"workers {overdue} gave no sign of life")
             raise CollectiveTimeout(
-                f"workers that gave no sign of life for {self.timeout:g} s: {names}; they may be stopped or cut off. The limit "
-                "is init(timeout=...) or DISTGRAD_TIMEOUT", missing=overdue, seconds=self.timeout,
+                f"no sign of life for {self.timeout:g} s from {', '.join(map(self._name, overdue))}; stopped or cut off? The "
+                "limit is init(timeout=...) or DISTGRAD_TIMEOUT", missing=overdue, seconds=self.timeout,
             )
 
     def _abort(self, reason: str) -> None:
@@ -299,18 +315,16 @@ class RayGroup:
 
         if not ray.is_initialized():
             return
-        with contextlib.suppress(Exception):  # the cluster may be gone; what follows must still run
-            stops = [a.stop.options(concurrency_group="ctl").remote() for a in self._actors]
-            ray.wait(stops, num_returns=len(stops), timeout=min(STOP_SECONDS, 1.0) if stops else 0)
-        for actor in self._actors:
-            with contextlib.suppress(Exception):
-                ray.kill(actor, no_restart=True)
-        self._end_processes()
-        if self._group is not None:
-            with contextlib.suppress(Exception):
-                ray.util.remove_placement_group(self._group)
-        if self._owns_ray:
-            ray.shutdown()
+        with uninterrupted():  # every part ends by itself, within seconds
+            for actor in self._actors:
+                with contextlib.suppress(Exception):  # the cluster may be gone; what follows must still run
+                    ray.kill(actor, no_restart=True)
+            self._end_processes()
+            if self._group is not None:
+                with contextlib.suppress(Exception):
+                    ray.util.remove_placement_group(self._group)
+            if self._owns_ray:
+                ray.shutdown()
 
     def _end_processes(self) -> None:
         """Waits for the workers of this machine to end; a stopped one cannot obey Ray and is killed here."""
@@ -327,3 +341,26 @@ class RayGroup:
                         os.kill(identity.pid, signal.SIGKILL)
                 patience = deadline
             time.sleep(0.01)
+
+
+def cpu_share(cpus: Sequence[float], workers: int) -> float:
+    """Gives the CPUs each worker gets on nodes with so many: 1, or the largest equal share of which all fit."""
+    candidates = sorted({min(count / k, 1.0) for count in cpus if count for k in range(1, workers + 1)}, reverse=True)
+    for share in candidates:
+        share = int(share * 1000) / 1000  # Ray counts in ten-thousandths
+        if share and sum(int(count / share) for count in cpus) >= workers:
+            return share
+    return 0.001
+
+
+def _raises(ref: Any) -> bool:
+    """Whether an answered ping says that its actor has ended."""
+    import ray
+
+    try:
+        ray.get(ref, timeout=1.0)
+    except ray.exceptions.GetTimeoutError:
+        return False
+    except ray.exceptions.RayError:
+        return True
+    return False

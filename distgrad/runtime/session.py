@@ -6,19 +6,18 @@ Invariant: at most one session runs; what init started, shutdown ends, also at i
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distgrad import graph
 from distgrad.errors import SessionError
 from distgrad.placement import Replicate, Shard
-from distgrad.runtime.coordinator import Coordinator, Stats
+
+if TYPE_CHECKING:
+    from distgrad.runtime.coordinator import Coordinator, Stats
 
 DEFAULT_SHARD_THRESHOLD = 1 << 20
 DEFAULT_TIMEOUT = 60.0
-_log = logging.getLogger("distgrad")
 _running: list[Session] = []
 
 
@@ -130,8 +129,13 @@ def init(
     else:
         from distgrad.runtime.ray_cluster import RayGroup
 
-        name = f"distgrad-{os.getpid()}-{secrets.token_hex(4)}"
+        name = f"distgrad-{os.getpid()}-{os.urandom(4).hex()}"
         backend = RayGroup(address, num_workers, timeout=seconds, force_network=force_network, session=name)
+        # What is registered last runs first: the workers' answers are taken before Ray's own exit handler ends Ray.
+        atexit.unregister(shutdown)
+        atexit.register(shutdown)
+    from distgrad.runtime.coordinator import Coordinator  # here: most programs that import distgrad start no session
+
     coordinator = Coordinator(backend, shard_threshold=threshold)
     session = Session(coordinator, local=local_mode)
     _running[:] = [session]
@@ -150,7 +154,9 @@ def shutdown() -> None:
         coordinator.settle()
         unread = coordinator.unread_failures()
         if unread:
-            _log.warning("operations that failed and whose results were never read, recorded at: %s", ", ".join(unread))
+            import logging
+
+            logging.getLogger("distgrad").warning("operations that failed and whose results were never read, recorded at: %s", ", ".join(unread))
     finally:
         coordinator.close()
 

@@ -40,3 +40,9 @@ def pin(count: int) -> int:
     for set_threads, _ in libraries:
         set_threads(count)
     return max((int(get_threads()) for _, get_threads in libraries), default=count)
+
+
+def count() -> int:
+    """Gives the number of threads that the linear algebra of this process uses."""
+    default = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    return max((int(get_threads()) for _, get_threads in _loaded()), default=default)
