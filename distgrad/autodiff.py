@@ -166,9 +166,15 @@ class GradFn(GraphNode):
         if self.released:
             raise backward_twice()
 
-    def cotangents(self, gs: list[Any], create: bool, make: Callable[..., Any]) -> Sequence[Any]:
-        """Gives the cotangent of each input (None where none is needed) from those of the outputs."""
+    def cotangents(
+        self, gs: list[Any], create: bool, make: Callable[..., Any], needs: tuple[bool, ...] | None = None
+    ) -> Sequence[Any]:
+        """Gives the cotangent of each input (None where none is needed) from those of the outputs.
+
+        `needs` marks the inputs whose cotangents lead somewhere (None: all that have an edge).
+        """
         plan = self.plan
+        needs = tuple(edge is not None for edge in self.edges) if needs is None else needs
         op = plan.op
         # Rules are plain derivatives; PyTorch's gradient of a complex value is the conjugate of that.
         gs = [conjugate(h) for h in gs]
@@ -177,18 +183,20 @@ class GradFn(GraphNode):
         )
         rules = op.rules
         if isinstance(rules, Rule):
-            results = list(rules.function(*self._arguments(rules, g, create, make)))
+            results = list(rules.function(*self._arguments(rules, g, create, make, needs)))
         else:
             results = [
-                rule.function(*self._arguments(rule, g, create, make)) if edge is not None and rule is not None else None
-                for rule, edge in zip(rules, self.edges)
+                rule.function(*self._arguments(rule, g, create, make, needs)) if needed and rule is not None else None
+                for rule, needed in zip(rules, needs)
             ]
-        for position, (result, edge) in enumerate(zip(results, self.edges)):
-            if result is not None and edge is not None:
+        for position, (result, needed) in enumerate(zip(results, needs)):
+            if result is not None and needed:
                 results[position] = match(conjugate(result), plan.ins[position])
         return results
 
-    def _arguments(self, rule: Rule, g: Any, create: bool, make: Callable[..., Any]) -> list[Any]:
+    def _arguments(
+        self, rule: Rule, g: Any, create: bool, make: Callable[..., Any], needs: tuple[bool, ...]
+    ) -> list[Any]:
         values: list[Any] = []
         plan = self.plan
         for kind, key in rule.sources:
@@ -215,7 +223,7 @@ class GradFn(GraphNode):
             elif kind == "dtypes":
                 values.append(tuple(None if isinstance(i, type) else i.meta.dtype.name for i in plan.ins))
             else:
-                values.append(tuple(edge is not None for edge in self.edges))
+                values.append(needs)
         return values
 
     def _input(self, position: int, create: bool, make: Callable[..., Any]) -> Any:
@@ -315,7 +323,10 @@ def run_backward(
                 if fn not in needed:  # type: ignore[operator]  # needed is a set whenever targets is
                     continue
             fn.check()
-            cotangents = fn.cotangents(gs, create, make)
+            if targets is None or not isinstance(fn, GradFn):
+                cotangents = fn.cotangents(gs, create, make)
+            else:
+                cotangents = fn.cotangents(gs, create, make, tuple(_leads(e, targets, needed) for e in fn.edges))
             if fn.hooks is not None and _POST in fn.hooks:
                 cotangents = _run_post_hooks(fn, gs, cotangents)
             if anomaly.sites is not None:
@@ -385,11 +396,14 @@ def _needed(roots: Sequence[Any], wanted: Sequence[Any]) -> set[GradFn]:
         stack.extend(edge[0] for edge in fn.edges if isinstance(edge, tuple) and edge[0] not in seen)
     needed: set[GradFn] = set()
     for fn in sorted(seen, key=lambda f: f.sequence):
-        for edge in fn.edges:
-            if edge is not None and (_key(edge) in targets or (isinstance(edge, tuple) and edge[0] in needed)):
-                needed.add(fn)
-                break
+        if any(_leads(edge, targets, needed) for edge in fn.edges):
+            needed.add(fn)
     return needed
+
+
+def _leads(edge: Any, targets: set[Any], needed: Any) -> bool:
+    """Says whether a gradient that goes along an edge reaches a target."""
+    return edge is not None and (_key(edge) in targets or (isinstance(edge, tuple) and edge[0] in needed))
 
 
 def weak(tensor: Any) -> Any:

@@ -43,6 +43,8 @@ def make_plan(op: Op, specs: tuple[Any, ...], attrs: dict[str, Any]) -> Plan:
     outs, casts = op.meta(*metas, **attrs)
     session = graph.session()
     tensors = [s for s in specs if not isinstance(s, type)]
+    if session is None and any(s.placement is not None for s in tensors):
+        raise graph.session_ended(next(s for s in tensors if s.placement is not None))
     if session is not None and (op.collective or not tensors or any(s.placement is not None for s in tensors)):
         return plan_sharded(op, specs, outs, casts, attrs, session)
     return Plan(op, specs, tuple(Spec.of(m) for m in outs), attrs, casts)

@@ -147,11 +147,16 @@ def flush_hint() -> None:
 def require_home(node: Node) -> Session:
     """Gives the session a node lives in; SessionError if that one has ended."""
     if node.home is not _session[0] or node.home is None:
-        raise SessionError(
-            f"a tensor of shape {node.spec.shape} belongs to a session that has ended; copy tensors that must outlive "
-            "a session with .cpu() or .numpy() before shutdown()"
-        )
+        raise session_ended(node.spec)
     return node.home
+
+
+def session_ended(spec: Spec) -> SessionError:
+    """Gives the error of using a tensor whose session is not there any more."""
+    return SessionError(
+        f"a tensor of shape {spec.shape} belongs to a session that has ended; copy tensors that must outlive a session with "
+        ".cpu() or .numpy() before shutdown()"
+    )
 
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from distgrad.functions import (
     activation,
+    complexes,
     contraction,
     creation,
     cumulative,
@@ -19,8 +20,10 @@ from distgrad.functions import (
     indexing,
     layout,
     movement,
+    special,
     subscript,
 )
+from distgrad.functions.late import late
 from distgrad.grad_mode import mode
 from distgrad.tensor import Tensor
 
@@ -45,7 +48,7 @@ def inplace(function: Method) -> Method:
 def reshaping(function: Method) -> Method:
     """Gives the in-place variant of a view function: the tensor becomes that view of its own memory.
 
-    RuntimeError for a leaf that requires grad. Views that were taken of the tensor before do not see later writes to it.
+    RuntimeError for a leaf that requires grad. Views taken of the tensor before do not see later writes to it.
     """
 
     def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -84,7 +87,10 @@ def _zero_(self: Tensor) -> Tensor:
 
 
 def _resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
-    """Gives the tensor another shape: elements keep their order, new ones are zeros. RuntimeError when grad is required."""
+    """Gives the tensor another shape: elements keep their order, new ones are zeros.
+
+    RuntimeError for a tensor that requires grad.
+    """
     if self.requires_grad:
         raise RuntimeError("cannot resize variables that require grad")
     shape = creation.as_size("resize_", sizes)
@@ -237,3 +243,11 @@ Tensor.put_ = inplace(indexing.put)
 Tensor.scatter_ = inplace(indexing.scatter)
 Tensor.scatter_add_ = inplace(indexing.scatter_add)
 Tensor.scatter_reduce_ = inplace(indexing.scatter_reduce)
+Tensor.conj_physical_ = inplace(complexes.conj_physical)
+Tensor.i0_ = inplace(special.i0)
+Tensor.igamma_ = inplace(special.igamma)
+Tensor.igammac_ = inplace(special.igammac)
+Tensor.mvlgamma_ = inplace(special.mvlgamma)
+Tensor.fill_ = inplace(late("filling", "fill"))
+Tensor.renorm_ = inplace(late("linalg_distance", "renorm"))
+Tensor.as_strided_ = inplace(late("strided", "as_strided"))

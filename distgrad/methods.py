@@ -11,6 +11,7 @@ from typing import Any
 from distgrad import dtypes
 from distgrad.functions import (
     activation,
+    complexes,
     contraction,
     conversion,
     creation,
@@ -23,7 +24,9 @@ from distgrad.functions import (
     random,
     reduction,
     sorting,
+    special,
 )
+from distgrad.functions.late import late
 from distgrad.settings import strided
 from distgrad.tensor import Tensor
 
@@ -115,9 +118,9 @@ Tensor.size = _size
 Tensor.dim = Tensor.ndimension = _dim
 Tensor.nelement = conversion.numel
 Tensor.get_device = _get_device
-Tensor.is_conj = Tensor.is_neg = Tensor.is_inference = Tensor.is_pinned = Tensor.is_shared = _no
+Tensor.is_inference = Tensor.is_pinned = Tensor.is_shared = _no
 Tensor.cuda = _cuda
-Tensor.pin_memory = Tensor.share_memory_ = Tensor.resolve_conj = Tensor.resolve_neg = Tensor.to_dense = _itself
+Tensor.pin_memory = Tensor.share_memory_ = Tensor.to_dense = _itself
 Tensor.sum_to_size = _sum_to_size
 
 # Conversions ------------------------------------------------------------------------------------------------
@@ -133,8 +136,6 @@ Tensor.short = converting(dtypes.int16)
 Tensor.int = converting(dtypes.int32)
 Tensor.long = converting(dtypes.int64)
 Tensor.bool = converting(dtypes.bool_)
-Tensor.cfloat = converting(dtypes.complex64)
-Tensor.cdouble = converting(dtypes.complex128)
 
 # Functions --------------------------------------------------------------------------------------------------
 
@@ -415,6 +416,26 @@ Tensor.uniform_ = random.uniform_
 
 
 
+Tensor.angle = complexes.angle
+Tensor.cdouble = complexes.cdouble
+Tensor.cfloat = complexes.cfloat
+Tensor.conj_physical = complexes.conj_physical
+Tensor.is_conj = complexes.is_conj
+Tensor.is_neg = complexes.is_neg
+Tensor.resolve_conj = complexes.resolve_conj
+Tensor.resolve_neg = complexes.resolve_neg
+
+Tensor.frexp = special.frexp
+Tensor.i0 = special.i0
+Tensor.igamma = special.igamma
+Tensor.igammac = special.igammac
+Tensor.mvlgamma = special.mvlgamma
+
+
+
+
+
+
 Tensor.allclose = conversion.allclose
 Tensor.element_size = conversion.element_size
 Tensor.equal = conversion.equal
@@ -429,3 +450,52 @@ Tensor.type_as = conversion.type_as
 
 Tensor.new = data.new
 Tensor.new_tensor = data.new_tensor
+
+Tensor.narrow_copy = late("copies", "narrow_copy")
+Tensor.unsafe_chunk = late("copies", "unsafe_chunk")
+Tensor.unsafe_split = late("copies", "unsafe_split")
+Tensor.unsafe_split_with_sizes = late("copies", "unsafe_split_with_sizes")
+
+Tensor.diagflat = late("filling", "diagflat")
+
+Tensor.hash_tensor = late("hashing", "hash_tensor")
+
+Tensor.histogram = late("histogram", "histogram")
+
+
+
+Tensor.corrcoef = late("linalg_distance", "corrcoef")
+Tensor.cov = late("linalg_distance", "cov")
+Tensor.dist = late("linalg_distance", "dist")
+Tensor.renorm = late("linalg_distance", "renorm")
+
+Tensor.cholesky = late("linalg_matrix", "cholesky")
+Tensor.cholesky_inverse = late("linalg_matrix", "cholesky_inverse")
+Tensor.cholesky_solve = late("linalg_matrix", "cholesky_solve")
+Tensor.cross = late("linalg_matrix", "cross")
+Tensor.det = late("linalg_matrix", "det")
+Tensor.geqrf = late("linalg_matrix", "geqrf")
+Tensor.inverse = late("linalg_matrix", "inverse")
+Tensor.logdet = late("linalg_matrix", "logdet")
+Tensor.lu = late("linalg_matrix", "lu")
+Tensor.lu_solve = late("linalg_matrix", "lu_solve")
+Tensor.matrix_exp = late("linalg_matrix", "matrix_exp")
+Tensor.matrix_power = late("linalg_matrix", "matrix_power")
+Tensor.orgqr = late("linalg_matrix", "orgqr")
+Tensor.ormqr = late("linalg_matrix", "ormqr")
+Tensor.pinverse = late("linalg_matrix", "pinverse")
+Tensor.qr = late("linalg_matrix", "qr")
+Tensor.slogdet = late("linalg_matrix", "slogdet")
+Tensor.svd = late("linalg_matrix", "svd")
+Tensor.triangular_solve = late("linalg_matrix", "triangular_solve")
+
+
+Tensor.nanquantile = late("quantile", "nanquantile")
+Tensor.quantile = late("quantile", "quantile")
+
+Tensor.nonzero_static = late("selection", "nonzero_static")
+
+Tensor.as_strided = late("strided", "as_strided")
+Tensor.as_strided_scatter = late("strided", "as_strided_scatter")
+Tensor.new_empty_strided = late("strided", "new_empty_strided")
+Tensor.storage_offset = late("strided", "storage_offset")

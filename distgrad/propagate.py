@@ -84,12 +84,16 @@ def _reduction_cost(
     specs: tuple[Any, ...], ins: tuple[Any, ...], outs: tuple[TensorMeta, ...], placements: tuple[Placement, ...],
     world_size: int,
 ) -> float:
-    """Gives what reducing Partial outputs later costs, less what is saved by not reducing Partial inputs now."""
+    """Gives what reducing Partial outputs later costs, less what is saved by not reducing Partial inputs now.
+
+    A later reduction shares its bucket with others, so it costs half a collective.
+    """
     later = sum(
-        move_cost(m.nbytes, p, REPLICATE, world_size) for m, p in zip(outs, placements) if isinstance(p, Partial)
+        move_cost(m.nbytes, p, REPLICATE, world_size) - COLLECTIVE_BYTES / 2
+        for m, p in zip(outs, placements) if isinstance(p, Partial)
     )
     saved = sum(
-        move_cost(s.meta.nbytes, p, REPLICATE, world_size)
+        move_cost(s.meta.nbytes, p, REPLICATE, world_size) - COLLECTIVE_BYTES / 2
         for s, p in zip(specs, ins) if isinstance(p, Partial) and s.placement is p
     )
     return max(later - saved, 0.0)

@@ -1,7 +1,8 @@
 """`save` and `load`: tensors, state dicts and what optimizers keep, in one open file without pickled code.
 
-Invariant: loading gives equal values of the same types, as local tensors, whatever the placement was when saving; tensors
-that were one object (tied weights) are one object again. A flat dict of tensors is a safetensors file with its own keys.
+Invariant: loading gives equal values of the same types, as local tensors, whatever the placement was when saving;
+tensors that were one object (tied weights) are one object again. A flat dict of tensors is a safetensors file with its
+own keys.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _encoded(value: Any, done: dict[int, Any]) -> Any:
         encoded = tuple(_encoded(item, done) for item in value)
     elif hasattr(value, "state_dict"):
         raise TypeError(
-            f"save: cannot store a {type(value).__name__}; store its state_dict() and give that to load_state_dict() later"
+            f"save: cannot store a {type(value).__name__}; store its state_dict() and give that to load_state_dict()"
         )
     done[id(value)] = (value, encoded)  # the value too: its id must not be given to another meanwhile
     return encoded

@@ -109,4 +109,6 @@ def set_num_threads(number: int) -> None:
     from distgrad.runtime import threads
 
     if threads.pin(number) != number:
-        raise RuntimeError("set_num_threads: numpy's library cannot be told; set OMP_NUM_THREADS before numpy is imported")
+        raise RuntimeError(
+            "set_num_threads: numpy's library cannot be told; set OMP_NUM_THREADS before numpy is imported"
+        )

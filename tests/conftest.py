@@ -6,8 +6,13 @@ next test finds no session and the same cluster.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +28,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that use the cluster."""
     for item in items:
-        if {"cluster", "connected", "unconnected"} & set(getattr(item, "fixturenames", ())):
+        if {"cluster", "connected", "client_address"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.ray)
 
 
@@ -40,6 +45,27 @@ def cluster() -> Iterator[Any]:
         yield nodes
 
 
+@pytest.fixture(scope="session")
+def client_address(cluster: Any) -> Iterator[str]:
+    """The ray:// address of the cluster: a server of Ray's for drivers outside of it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ray.util.client.server", "--address", cluster.address, "--host", "127.0.0.1", "--port",
+         str(port), "--mode", "proxy"],
+        env=os.environ | cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        yield f"ray://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=10)
+
+
 @pytest.fixture
 def connected(cluster: Any) -> Iterator[Any]:
     """The cluster, with this process connected to it as a user of Ray connects; sessions attach by `init()`."""
@@ -52,16 +78,3 @@ def connected(cluster: Any) -> Iterator[Any]:
     yield cluster
     dg.shutdown()
     assert ray.is_initialized(), "a session that attached to Ray has shut it down"
-
-
-@pytest.fixture
-def unconnected(cluster: Any) -> Iterator[Any]:
-    """The cluster, without a connection to it before or after the test."""
-    import ray
-
-    import distgrad as dg
-
-    ray.shutdown()
-    yield cluster
-    dg.shutdown()
-    ray.shutdown()

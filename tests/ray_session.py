@@ -59,6 +59,18 @@ def line_of(process: subprocess.Popen[str], start: str) -> str:
     raise AssertionError(f"the driver ended without a line {start!r}: {process.stderr.read() if process.stderr else ''}")
 
 
+def rest(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Reads what a driver still writes to its output and its errors, and waits for its end.
+
+    After `line_of` only this may read: `communicate` would miss what Python has read ahead.
+    """
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, errors = process.stdout.read(), process.stderr.read()
+    process.wait(timeout=60)
+    return out, errors
+
+
 def descendants(pid: int) -> list[psutil.Process]:
     """The processes a process has started, and theirs."""
     with suppress(psutil.NoSuchProcess):

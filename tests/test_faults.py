@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
 
-from ray_session import alive, descendants, driver, gone, line_of, run_driver, shared_files, stop, until
+from ray_session import alive, descendants, driver, gone, line_of, rest, run_driver, shared_files, stop, until
 
 import distgrad as dg
 from distgrad import graph
@@ -333,7 +333,7 @@ def test_interrupts_at_any_moment_leave_a_usable_session(cluster, seed, to):
     local = {} if to == "group" else cluster.environment
     with driver(INTERRUPTED, str(seed), str(rounds), to, **local) as process:
         caught, wrong, longest, held = json.loads(line_of(process, "result"))
-        process.communicate(timeout=30)
+        rest(process)
     assert caught == rounds
     assert wrong == []
     assert longest < 5

@@ -137,7 +137,8 @@ class FunctionNode(GraphNode):
             results.pop()
         if len(results) != expected:
             raise RuntimeError(
-                f"function {self.name()} returned an incorrect number of gradients (expected {expected}, got {len(results)})"
+                f"function {self.name()} returned an incorrect number of gradients (expected {expected}, got "
+                f"{len(results)})"
             )
         return [self._checked(position, result) for position, result in enumerate(results)]
 
@@ -147,11 +148,11 @@ class FunctionNode(GraphNode):
         spec = self.input_specs[position]
         if spec is None:
             raise RuntimeError(
-                f"function {self.name()} returned a gradient different from None at position {position + 1}, but the "
+                f"function {self.name()} returned a gradient different than None at position {position + 1}, but the "
                 "corresponding forward input was not a Variable"
             )
         if not isinstance(result, Tensor):
-            raise TypeError(f"{self.name()} should return tensors or None, got {type(result).__name__} at {position + 1}")
+            raise TypeError(f"{self.name()} should return tensors or None, got {type(result)} at {position + 1}")
         if self.edges[position] is None:
             return None
         want, given = spec.meta.shape, tuple(result.shape)
@@ -168,7 +169,8 @@ class FunctionNode(GraphNode):
 class Function:
     """An operation with a backward of its own: subclass it, define `forward` and `backward`, call `apply`.
 
-    `forward(ctx, *args)`, or `forward(*args)` with `setup_context(ctx, inputs, output)`; `backward(ctx, *grads)` gives one
+    `forward(ctx, *args)`, or `forward(*args)` with `setup_context(ctx, inputs, output)`; `backward(ctx, *grads)` gives
+    one
     gradient per argument of forward, None for arguments that have none. PyTorch: torch.autograd.Function.
 
     >>> import distgrad as dg
@@ -199,7 +201,9 @@ class Function:
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        """Computes the gradients of the arguments from those of the outputs; every Function that is differentiated has it."""
+        """Computes the gradients of the arguments from those of the outputs; every Function that is differentiated has
+        it.
+        """
         raise NotImplementedError("You must implement the backward function to use it with distgrad's autograd.")
 
     @classmethod
@@ -221,7 +225,7 @@ class Function:
         single = not isinstance(output, tuple | list)
         outputs = [output] if single else list(output)
         if single and not isinstance(output, Tensor):
-            raise TypeError(f"{cls.__name__}: forward must return tensors (a tensor or a tuple), got {type(output).__name__}")
+            raise TypeError(f"{cls.__name__}: forward must return a tensor or a tuple of them, got {type(output)}")
         outputs = _linked(ctx, node, args, outputs)
         return outputs[0] if single else tuple(outputs)
 

@@ -1,7 +1,7 @@
 """Derivatives of whole functions: `vjp`, `jvp`, `jacobian`, `hessian`, `vhp`, `hvp`.
 
-Invariant: results are detached unless `create_graph` asks for their own derivatives; inputs are never changed. Definitions:
-PyTorch's page "torch.autograd.functional".
+Invariant: results are detached unless `create_graph` asks for their own derivatives; inputs are never changed.
+Definitions: PyTorch's page "torch.autograd.functional".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _tuple(name: str, what: str, value: Any) -> tuple[bool, tuple[Any, ...]]:
     values = tuple(value) if several else (value,)
     for position, item in enumerate(values):
         if not isinstance(item, Tensor):
-            raise TypeError(f"{name}: {what} must be a Tensor or a tuple of them, but element {position} is {type(item)}")
+            raise TypeError(f"{name}: {what} must be a Tensor or a tuple of them; element {position} is {type(item)}")
     return several, values
 
 
@@ -40,7 +40,7 @@ def _prepared(inputs: Sequence[Tensor], create_graph: bool) -> tuple[Tensor, ...
 def _shaped(name: str, v: Any, like: Sequence[Tensor], what: str) -> tuple[Tensor, ...]:
     if v is None:
         if len(like) != 1 or like[0].numel() != 1:  # type: ignore[attr-defined]  # attached in methods.py
-            raise RuntimeError(f"{name}: the vector v can only be None if the {what} is a single Tensor with one element")
+            raise RuntimeError(f"{name}: the vector v can only be None if the {what} is a single number")
         return (ones_like(like[0]),)
     _, vectors = _tuple(name, "v", v)
     if len(vectors) != len(like):
@@ -69,7 +69,8 @@ def _gradients(name: str, outputs: Sequence[Tensor], inputs: Sequence[Tensor], v
     for position, g in enumerate(found):
         if g is None and strict:
             raise RuntimeError(
-                f"{name}: the output of the user-provided function is independent of input {position}. This is not allowed in "
+                f"{name}: the output of the user-provided function is independent of input {position}. This is "
+                "not allowed in "
                 "strict mode."
             )
     return tuple(zeros_like(x) if g is None else g for g, x in zip(found, inputs))
@@ -97,7 +98,9 @@ def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
 
 
 def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> Any:
-    """Gives (outputs, Jacobian @ v) for a direction `v` of the shape of the inputs, by differentiating `vjp` by its v."""
+    """Gives (outputs, Jacobian @ v) for a direction `v` of the shape of the inputs, by differentiating `vjp` by its
+    v.
+    """
     with enable_grad():
         _, given = _tuple("jvp", "inputs", inputs)
         xs = _prepared(given, create_graph)
@@ -112,7 +115,7 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
 def _scalar(name: str, func: Callable[..., Any], inputs: Sequence[Tensor]) -> Tensor:
     many, outs = _called(name, func, inputs)
     if many or outs[0].numel() != 1:
-        raise RuntimeError(f"{name}: The Tensor returned by the function given to {name} should contain a single element")
+        raise RuntimeError(f"{name}: the function must give one Tensor with a single element")
     return outs[0]
 
 
@@ -169,7 +172,8 @@ def _rows_of(name: str, out: Any, xs: Sequence[Tensor], create_graph: bool, stri
     flat = out.reshape(-1)
     for number in range(flat.shape[0]):
         one = flat[number]
-        for part, g in zip(parts, _gradients(name, (one,), xs, (ones_like(one),), create_graph=create_graph, strict=strict)):
+        gs = _gradients(name, (one,), xs, (ones_like(one),), create_graph=create_graph, strict=strict)
+        for part, g in zip(parts, gs):
             part.append(g)
     shape = tuple(out.shape)
     found: list[Tensor] = []
@@ -181,7 +185,9 @@ def _rows_of(name: str, out: Any, xs: Sequence[Tensor], create_graph: bool, stri
 
 def hessian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, strict: bool = False,
             vectorize: bool = False, outer_jacobian_strategy: str = "reverse-mode") -> Any:
-    """Gives the second derivatives of a function with one number as output, shape (*input, *input); nested for several."""
+    """Gives the second derivatives of a function with one number as output, shape (*input, *input); nested for
+    several.
+    """
     several, given = _tuple("hessian", "inputs", inputs)
 
     def gradient(*xs: Tensor) -> tuple[Tensor, ...]:

@@ -76,7 +76,7 @@ def _compare(name: str, func: Callable[..., Any], inputs: list[Any], eps: float,
             by_element = numerical[number].reshape(numerical[number].shape[0], -1)
             for element, direction, unit in _units(out):
                 g = grad(out, inputs[position], unit, retain_graph=True, allow_unused=True)[0]
-                found = np.zeros(inputs[position].shape, inputs[position].dtype.numpy) if g is None else g.detach().numpy()
+                found = np.zeros_like(inputs[position].detach().numpy()) if g is None else g.detach().numpy()
                 # The real part of conj(cotangent) * derivative is what moving one direction changes.
                 expected = np.real(np.conj(direction) * by_element[:, element])
                 actual = found.ravel()
@@ -84,7 +84,8 @@ def _compare(name: str, func: Callable[..., Any], inputs: list[Any], eps: float,
                     actual = np.stack([actual.real, actual.imag], -1).ravel()
                 if not np.allclose(actual, expected, rtol=rtol, atol=atol, equal_nan=True):
                     raise GradcheckError(
-                        f"{name}: Jacobian mismatch for output {number} with respect to input {position}, element {element}:\n"
+                        f"{name}: Jacobian mismatch for output {number} with respect to input {position}, element "
+                        f"{element}:\n"
                         f"numerical: {expected}\nanalytical: {actual}"
                     )
 
@@ -94,13 +95,14 @@ def gradcheck(func: Callable[..., Any], inputs: Any, *, eps: float = 1e-6, atol:
               check_batched_grad: bool = False, fast_mode: bool = False) -> bool:
     """Compares the gradients of `func` with central differences, for every element of inputs that require grad.
 
-    GradcheckError when they differ by more than `atol + rtol * |numerical|` (False instead with `raise_exception=False`),
+    GradcheckError when they differ by more than `atol + rtol * |numerical|` (False instead with
+    `raise_exception=False`),
     or when the gradient of a second pass differs from the first by more than `nondet_tol`; ValueError without an input
     that requires grad. Give float64. PyTorch: torch.autograd.gradcheck.
     """
     given = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
     if not _smooth(given):
-        raise ValueError("gradcheck expects at least one input tensor to require gradient, but none of the them have it.")
+        raise ValueError("gradcheck expects at least one input tensor to require gradient; none of them does")
     try:
         _compare("gradcheck", func, given, eps, atol, rtol)
         _check_repeatable(func, given, nondet_tol)
@@ -123,7 +125,8 @@ def _check_repeatable(func: Callable[..., Any], inputs: list[Any], tolerance: fl
                 difference = np.abs(first.detach().numpy() - second.detach().numpy())
                 if difference.size and difference.max() > tolerance:
                     raise GradcheckError(
-                        f"gradcheck: Backward is not reentrant: gradients of one graph differ by {difference.max()}, more than "
+                        "gradcheck: Backward is not reentrant: gradients of one graph differ by "
+                        f"{difference.max()}, more than "
                         f"nondet_tol={tolerance}"
                     )
 
@@ -146,7 +149,9 @@ def gradgradcheck(func: Callable[..., Any], inputs: Any, grad_outputs: Any = Non
         cotangents = list(grad_outputs) if isinstance(grad_outputs, tuple | list) else [grad_outputs]
 
     def gradients(*values: Any) -> tuple[Tensor, ...]:
-        moved = [v.detach().requires_grad_() if i in wanted and not v.requires_grad else v for i, v in enumerate(values)]
+        moved = [
+            v.detach().requires_grad_() if i in wanted and not v.requires_grad else v for i, v in enumerate(values)
+        ]
         outs = [out for out in _outputs(func, moved[:count]) if out.requires_grad]
         asked = [moved[i] for i in wanted]
         found = grad(outs, asked, list(moved[count:]), create_graph=True, allow_unused=True)

@@ -18,9 +18,9 @@ from distgrad.op import is_tensor
 from distgrad.ops.elementwise import cast, eq
 from distgrad.ops.movement import clone
 
-__all__ = ["allclose", "can_cast", "copied", "element_size", "equal", "finfo", "get_default_dtype", "iinfo", "is_complex",
-           "is_floating_point", "is_nonzero", "is_same_size", "is_signed", "numel", "promote_types", "result_type", "to",
-           "to_dtype", "type_as", "type_name"]
+__all__ = ["allclose", "can_cast", "element_size", "equal", "finfo", "get_default_dtype", "iinfo", "is_complex",
+           "is_floating_point", "is_nonzero", "is_same_size", "is_signed", "numel", "promote_types", "result_type",
+           "to", "to_dtype", "type_as", "type_name"]
 
 Tensor = Any
 
@@ -44,10 +44,11 @@ def to_dtype(input: Tensor, dtype: Any) -> Tensor:
 def to(input: Tensor, *args: Any, **options: Any) -> Tensor:
     """Gives the tensor with another dtype or device, itself when nothing changes (PyTorch: torch.Tensor.to).
 
-    Called as to(dtype), to(device, dtype) or to(other), with `copy`, `non_blocking` and `memory_format`. RuntimeError for
-    a device that is not the CPU, TypeError for anything else.
+    Called as to(dtype), to(device, dtype) or to(other), with `copy`, `non_blocking` and `memory_format`. RuntimeError
+    for a device that is not the CPU, TypeError for anything else.
     """
-    named = {key: options.pop(key, None) for key in ("dtype", "device", "other", "copy", "non_blocking", "memory_format")}
+    keywords = ("dtype", "device", "other", "copy", "non_blocking", "memory_format")
+    named = {key: options.pop(key, None) for key in keywords}
     if options:
         raise TypeError(f"to() got an unexpected keyword argument '{next(iter(options))}'; allowed: {', '.join(named)}")
     flags: list[bool] = []
@@ -63,7 +64,8 @@ def to(input: Tensor, *args: Any, **options: Any) -> Tensor:
             place = value
         elif value is not None:
             raise TypeError(
-                f"to() received an invalid combination of arguments - got a {type(value).__name__}; give a dtype, a device "
+                f"to() received an invalid combination of arguments - got a {type(value).__name__}; give a dtype, "
+                "a device "
                 "or a tensor"
             )
     if len(flags) > 2:
@@ -73,11 +75,6 @@ def to(input: Tensor, *args: Any, **options: Any) -> Tensor:
     result = input if kind is None else to_dtype(input, kind)
     wants_copy = named["copy"] or (len(flags) == 2 and flags[1])
     return clone(input) if wants_copy and result is input else result
-
-
-def copied(input: Tensor) -> Tensor:
-    """Gives a copy that shares no memory with the tensor; gradients flow."""
-    return clone(input)
 
 
 def type_as(input: Tensor, other: Tensor) -> Tensor:
@@ -157,7 +154,8 @@ class finfo:
         self.dtype = kind.to_real().name
 
     def __repr__(self) -> str:
-        numbers = [f"{name}={getattr(self, name):.6g}" for name in ("resolution", "min", "max", "eps", "smallest_normal", "tiny")]
+        names = ("resolution", "min", "max", "eps", "smallest_normal", "tiny")
+        numbers = [f"{name}={getattr(self, name):.6g}" for name in names]
         return f"finfo({', '.join(numbers)}, dtype={self.dtype})"
 
     def __eq__(self, other: object) -> bool:
@@ -221,7 +219,9 @@ def is_same_size(input: Tensor, other: Tensor) -> bool:
 
 
 def is_nonzero(input: Tensor) -> bool:
-    """Says whether the only element is not zero; RuntimeError when there is not exactly one (PyTorch: torch.is_nonzero)."""
+    """Says whether the only element is not zero; RuntimeError when there is not exactly one (PyTorch:
+    torch.is_nonzero).
+    """
     return bool(input)
 
 

@@ -14,8 +14,9 @@ from distgrad.meta import TensorMeta
 from distgrad.op import is_tensor
 from distgrad.placement import Spec
 
-__all__ = ["as_tensor", "asarray", "from_dlpack", "from_numpy", "new", "new_tensor", "tensor", "BoolTensor", "ByteTensor",
-           "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "ShortTensor"]
+__all__ = ["BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor",
+           "LongTensor", "ShortTensor", "as_tensor", "asarray", "from_dlpack", "from_numpy", "new", "new_tensor",
+           "tensor"]
 
 
 def _array_of(data: Any, kind: dtype_type | None) -> np.ndarray:
@@ -32,7 +33,9 @@ def _array_of(data: Any, kind: dtype_type | None) -> np.ndarray:
     except ValueError:
         raise ValueError("tensor: expected a rectangular sequence; rows have different lengths") from None
     if found.dtype.kind in "OUSmM":
-        raise TypeError(f"tensor: cannot make a tensor from {_odd(data)}; numbers, bools and sequences of them are allowed")
+        raise TypeError(
+            f"tensor: cannot make a tensor from {_odd(data)}; numbers, bools and sequences of them are allowed"
+        )
     if kind is None:
         if isinstance(data, list | tuple) and found.size == 0 and found.dtype.kind == "f":
             kind = dtypes.default()
@@ -56,9 +59,12 @@ def _whole(found: np.ndarray, kind: dtype_type) -> np.ndarray:
         lowest = limits.min or -int(limits.max)
         if not (found.min() >= lowest and found.max() <= limits.max):
             if kind is dtypes.int64:
-                raise ValueError("tensor: Overflow when unpacking long: int64 holds -2**63 to 2**63 - 1; give dtype=float64")
+                raise ValueError(
+                    "tensor: Overflow when unpacking long: int64 holds -2**63 to 2**63 - 1; give dtype=float64"
+                )
             raise RuntimeError(
-                f"tensor: value cannot be converted to type {kind.name} without overflow; allowed: {limits.min} to {limits.max}"
+                f"tensor: value cannot be converted to type {kind.name} without overflow; allowed: {limits.min} to "
+                f"{limits.max}"
             )
     return found
 
@@ -106,7 +112,8 @@ def _wrap(node: Node) -> Any:
     return Tensor._from_node(node)
 
 
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Any:
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+           pin_memory: bool = False) -> Any:
     """Makes a tensor by copying numbers, nested sequences or an array (PyTorch: torch.tensor).
 
     TypeError for data that is not numeric, ValueError for ragged rows. With a session, large data that needs no
@@ -132,7 +139,8 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:
 
 def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
             requires_grad: bool = False) -> Any:
-    """Makes a tensor of anything array-like; `copy` True copies always, False raises ValueError where it must be copied.
+    """Makes a tensor of anything array-like; `copy` True copies always, False raises ValueError where it must be
+    copied.
 
     PyTorch: torch.asarray.
     """
@@ -155,7 +163,9 @@ def new(input: Any, *data: Any) -> Any:
 
 
 def from_dlpack(ext_tensor: Any) -> Any:
-    """Makes a tensor on the memory of another library's CPU array (PyTorch: torch.from_dlpack); copied when read-only."""
+    """Makes a tensor on the memory of another library's CPU array (PyTorch: torch.from_dlpack); copied when
+    read-only.
+    """
     array = np.from_dlpack(ext_tensor)
     return from_numpy(array if array.flags.writeable else array.copy())
 
@@ -174,7 +184,9 @@ def from_numpy(array: np.ndarray) -> Any:
 
 
 def legacy_node(data: Any, sizes: tuple[Any, ...], kind: dtype_type | None = None) -> Node:
-    """Gives the node `Tensor(...)` makes: zeros for sizes, otherwise the data; in the default dtype unless one is given."""
+    """Gives the node `Tensor(...)` makes: zeros for sizes, otherwise the data; in the default dtype unless one is
+    given.
+    """
     kind = kind or dtypes.default()
     if data is None:
         return node_of(np.zeros((0,), kind.numpy))

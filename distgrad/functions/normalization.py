@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from distgrad.functions.movement import pad
 from distgrad.functions.reduction import vector_norm
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.ops import normalization as ops
@@ -201,7 +202,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 0.0001, beta: f
         if abs(offset) < channels:
             start, stop = max(offset, 0), channels + min(offset, 0)
             around = (0, 0) * (input.ndim - 2)
-            total = total + squares.narrow(1, start, stop - start).pad((*around, max(-offset, 0), max(offset, 0)))
+            rows = squares.narrow(1, start, stop - start)
+            total = total + pad(rows, (*around, max(-offset, 0), max(offset, 0)))
     return input / (total * (alpha / size) + k) ** beta
 
 

@@ -1,12 +1,13 @@
 """Public functions that PyTorch gives an `out=` keyword, each wrapped once.
 
-Invariant: this is the only place that adds `out`; the functions themselves and the Tensor methods do not have it.
+Invariant: this and `out_late` alone add `out`; the functions themselves and the Tensor methods do not have it.
 """
 
 from __future__ import annotations
 
 from distgrad.functions import (
     activation,
+    complexes,
     contraction,
     creation,
     cumulative,
@@ -16,10 +17,11 @@ from distgrad.functions import (
     random,
     reduction,
     sorting,
+    special,
 )
 from distgrad.functions.takes_out import takes_out
 
-# Elementwise
+# elementwise
 abs = takes_out(elementwise.abs)
 absolute = takes_out(elementwise.absolute)
 acos = takes_out(elementwise.acos)
@@ -261,3 +263,15 @@ randn = takes_out(random.randn)
 randn_like = takes_out(random.randn_like)
 randperm = takes_out(random.randperm)
 
+# complexes
+angle = takes_out(complexes.angle)
+complex = takes_out(complexes.complex)
+conj_physical = takes_out(complexes.conj_physical)
+polar = takes_out(complexes.polar)
+
+# special
+frexp = takes_out(special.frexp)
+i0 = takes_out(special.i0)
+igamma = takes_out(special.igamma)
+igammac = takes_out(special.igammac)
+mvlgamma = takes_out(special.mvlgamma)

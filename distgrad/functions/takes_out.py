@@ -43,7 +43,8 @@ def _write(name: str, result: Any, out: Any) -> Any:
             raise TypeError(f"{name}(): argument 'out' must be Tensor or a tuple of them, not {type(target).__name__}")
     if mode.enabled and any(is_tensor(v) and v.requires_grad for v in (*results, *targets)):
         raise RuntimeError(
-            f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments "
+            f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the "
+            "arguments "
             "requires grad."
         )
     for target, value in zip(targets, results):
@@ -52,7 +53,8 @@ def _write(name: str, result: Any, out: Any) -> Any:
             continue
         if target.numel():
             warnings.warn(
-                f"An output with one or more elements was resized since it had shape {list(target.shape)}, which does not "
+                f"An output with one or more elements was resized since it had shape {list(target.shape)}, which "
+                "does not "
                 f"match the required output shape {list(value.shape)}. Give an empty tensor, or one of that shape.",
                 stacklevel=3,
             )

@@ -6,7 +6,6 @@ the rest from the families.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from distgrad.functions.activation import (
@@ -37,6 +36,7 @@ from distgrad.functions.activation import (
     tanhshrink,
     threshold,
 )
+from distgrad.functions.attention import multi_head_attention_forward, scaled_dot_product_attention
 from distgrad.functions.classification_loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -47,7 +47,16 @@ from distgrad.functions.classification_loss import (
     nll_loss,
 )
 from distgrad.functions.contraction import bilinear, linear
-from distgrad.functions.creation import ones
+from distgrad.functions.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    fold,
+    unfold,
+)
 from distgrad.functions.dropout import (
     alpha_dropout,
     dropout,
@@ -59,6 +68,13 @@ from distgrad.functions.dropout import (
     rrelu,
 )
 from distgrad.functions.indexing import embedding, one_hot
+from distgrad.functions.interpolation import (
+    grid_sample,
+    interpolate,
+    upsample,
+    upsample_bilinear,
+    upsample_nearest,
+)
 from distgrad.functions.loss import (
     cosine_embedding_loss,
     gaussian_nll_loss,
@@ -86,15 +102,71 @@ from distgrad.functions.normalization import (
     pairwise_distance,
     rms_norm,
 )
-from distgrad.ops.elementwise import where
+from distgrad.functions.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool1d_with_indices,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_with_indices,
+    adaptive_max_pool3d,
+    adaptive_max_pool3d_with_indices,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    fractional_max_pool2d,
+    fractional_max_pool2d_with_indices,
+    fractional_max_pool3d,
+    fractional_max_pool3d_with_indices,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+    max_pool1d,
+    max_pool1d_with_indices,
+    max_pool2d,
+    max_pool2d_with_indices,
+    max_pool3d,
+    max_pool3d_with_indices,
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
+)
+from distgrad.functions.vision import (
+    affine_grid,
+    channel_shuffle,
+    native_channel_shuffle,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool1d_with_indices",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_with_indices",
+    "adaptive_max_pool3d",
+    "adaptive_max_pool3d_with_indices",
+    "affine_grid",
     "alpha_dropout",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "channel_shuffle",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
@@ -105,9 +177,15 @@ __all__ = [
     "elu",
     "embedding",
     "feature_alpha_dropout",
+    "fold",
+    "fractional_max_pool2d",
+    "fractional_max_pool2d_with_indices",
+    "fractional_max_pool3d",
+    "fractional_max_pool3d_with_indices",
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "gumbel_softmax",
     "hardshrink",
@@ -117,6 +195,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -125,17 +204,33 @@ __all__ = [
     "local_response_norm",
     "log_softmax",
     "logsigmoid",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "margin_ranking_loss",
+    "max_pool1d",
+    "max_pool1d_with_indices",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+    "max_pool3d",
+    "max_pool3d_with_indices",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "mish",
     "mse_loss",
+    "multi_head_attention_forward",
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
+    "native_channel_shuffle",
     "nll_loss",
     "normalize",
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
@@ -158,55 +253,10 @@ __all__ = [
     "threshold",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
+    "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]
 
 Tensor = Any
-
-
-def scaled_dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:
-    """Returns softmax(query @ key^T * scale + mask) @ value for (..., H, L, E), (..., H, S, E), (..., H, S, V).
-
-    `attn_mask` broadcasts to (..., L, S): bool, True where attention is allowed, or numbers to add. `is_causal` lets
-    position i attend to positions up to i (RuntimeError together with a mask). A query that may attend to nothing gives
-    zeros. `scale` defaults to 1 / sqrt(E); `enable_gqa` repeats key and value heads to as many as the query has;
-    `dropout_p` drops attention weights. PyTorch: F.scaled_dot_product_attention.
-    """
-    if is_causal and attn_mask is not None:
-        raise RuntimeError("scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True")
-    if min(query.ndim, key.ndim, value.ndim) < 2:
-        raise RuntimeError(
-            "scaled_dot_product_attention: query, key and value must have at least 2 dims, got "
-            f"{query.ndim}, {key.ndim} and {value.ndim}"
-        )
-    if enable_gqa:
-        key, value = _repeat_heads(query, key), _repeat_heads(query, value)
-    if scale is None:
-        scale = 1.0 / math.sqrt(query.shape[-1])
-    scores = (query * scale) @ key.transpose(-2, -1)
-    if is_causal:
-        attn_mask = ones(query.shape[-2], key.shape[-2], dtype=bool).tril()
-    blind = None
-    if attn_mask is not None:
-        allowed = attn_mask if attn_mask.dtype.category == 0 else attn_mask != -math.inf
-        if not is_causal:
-            # Their scores become finite before the softmax, which would give and pass back nan otherwise.
-            blind = allowed.any(-1, keepdim=True).logical_not()
-        added = where(attn_mask, 0.0, -math.inf) if attn_mask.dtype.category == 0 else attn_mask
-        scores = scores + (added if blind is None else where(blind, 0.0, added)).to(scores.dtype)
-    weights = softmax(scores, -1)
-    if blind is not None:
-        weights = where(blind, 0.0, weights)
-    return dropout(weights, dropout_p, dropout_p > 0.0) @ value
-
-
-def _repeat_heads(query: Tensor, heads: Tensor) -> Tensor:
-    wanted, given = query.shape[-3], heads.shape[-3]
-    if wanted % given:
-        raise RuntimeError(
-            "scaled_dot_product_attention: Number of heads in key and value must divide the number of heads in query, "
-            f"got {given} and {wanted}"
-        )
-    return heads if wanted == given else heads.repeat_interleave(wanted // given, -3)

@@ -186,11 +186,11 @@ def _add_run(target: np.ndarray, columns: np.ndarray, sizes: _Geometry) -> None:
 
 
 def _conv_weight(x: np.ndarray, g: np.ndarray, *, stride: Ints, padding: Ints, dilation: Ints, groups: int,
-                 size: Ints) -> np.ndarray:
+                 size: Ints, inner: int = 0) -> np.ndarray:
     kind = x.dtype
     x, g = (v.astype(_wide(kind), copy=False) for v in (x, g))
     batch, channels, out_channels = x.shape[0], x.shape[1], g.shape[1]
-    shape = (out_channels, channels // groups if groups else 0, *size)
+    shape = (out_channels, channels // groups if groups else inner, *size)
     if not (x.size and g.size and prod(size)):
         return np.zeros(shape, kind)
     total = np.zeros((groups, out_channels // groups, prod(shape[1:])), x.dtype)
@@ -282,6 +282,11 @@ def _own_groups(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[Spec],
     return {**attrs, "groups": ins[0].local_shape(rank)[1] // (ins[0].shape[1] // groups)}
 
 
+def _own_weight(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[Spec], rank: int) -> dict[str, Any]:
+    """Counts a rank's own groups, and says how wide a weight is where it has none."""
+    return {**_own_groups(attrs, ins, outs, rank), "inner": outs[0].shape[1]}
+
+
 conv: Op = Op(
     "conv", _conv, meta=_conv_meta, inputs="x w", localize=_own_groups,
     rows=_form_rows((0, None, 1), (None, 0, 1), (0, 1, None), "cwo"),
@@ -307,7 +312,7 @@ conv_input: Op = Op(
 """(N, O, *T) and a weight (O, C / groups, *K) give (N, C, *size): a transposed convolution."""
 
 conv_weight: Op = Op(
-    "conv_weight", _conv_weight, meta=_conv_weight_meta, inputs="x other", localize=_own_groups,
+    "conv_weight", _conv_weight, meta=_conv_weight_meta, inputs="x other", localize=_own_weight,
     rows=_form_rows((0, None, 1), (0, 1, None), (None, 0, 1), "cow"),
     vjps=(
         lambda g, other, x_shape, stride, padding, dilation, groups: conv_input(

@@ -21,11 +21,11 @@ from distgrad.ops.linalg_common import (
     check_matrix,
     check_same_dtype,
     check_square,
+    conjugated,
     diagonal_matrix,
     diagonal_of,
     fail,
     identity,
-    in_inner_products,
     int_meta,
     mh,
     mt,
@@ -134,19 +134,50 @@ def _cholesky_meta(x: TensorMeta, *, check: bool) -> MetaResult:
     return (x, int_meta(x.shape[:-2])), None
 
 
-@in_inner_products
 def _cholesky_rule(g: Any, y: Any) -> Any:
     """Murray 2016, "Differentiation of the Cholesky decomposition"; the symmetric gradient, as PyTorch gives it."""
-    phi = tril(matmul(mh(y), g[0]), k=0)
+    phi = tril(matmul(mh(y), conjugated(g[0])), k=0)
     phi = (phi + mh(tril(phi, k=-1))) * 0.5
     upper = mh(y)
     left = solve_triangular(upper, phi, upper=True, unit=False)
-    return mh(solve_triangular(upper, mh(left), upper=True, unit=False))
+    return conjugated(mh(solve_triangular(upper, mh(left), upper=True, unit=False)))
 
 
 cholesky = Op("cholesky", _cholesky, meta=_cholesky_meta, inputs="x", rows=batch_rows, vjps=(_cholesky_rule,),
               outputs="y info")
 """Lower L with L L^H = A, reading A's lower triangle, and info: 0, or the order of the minor that is not positive."""
+
+
+def _cholesky_solve(b: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    inner = _solve_triangular(factor, b, upper=False, unit=False)
+    return _solve_triangular(factor.swapaxes(-2, -1).conj(), inner, upper=True, unit=False)
+
+
+def _cholesky_solve_meta(b: TensorMeta, factor: TensorMeta) -> MetaResult:
+    check_matrix("cholesky_solve", b, "b")
+    check_square("cholesky_solve", factor)
+    check_same_dtype("cholesky_solve", b, factor)
+    if b.shape[-2] != factor.shape[-1]:
+        raise RuntimeError(f"cholesky_solve: Incompatible matrix sizes: A {factor.shape} and b {b.shape}")
+    batch = broadcast_shapes("cholesky_solve", b.shape[:-2], factor.shape[:-2])
+    return (TensorMeta.of((*batch, *b.shape[-2:]), b.dtype),), None
+
+
+def _cholesky_solve_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    return (Row(row.ins[::-1], row.outs) for row in system_rows(ins[::-1], outs, attrs))
+
+
+def _cholesky_solve_rule(g: Any, factor: Any, y: Any, needs: tuple[bool, ...]) -> list[Any]:
+    """A = L L^H as if every element of L counted, as in PyTorch: the gradient is not cut to the triangle."""
+    g_b = cholesky_solve(conjugated(g), factor)
+    common = matmul(g_b, mh(y))
+    g_factor = neg(matmul(common + mh(common), factor)) if needs[1] else None
+    return conjugated([g_b, g_factor])
+
+
+cholesky_solve: Op = Op("cholesky_solve", _cholesky_solve, meta=_cholesky_solve_meta, inputs="b factor",
+                        rows=_cholesky_solve_rows, joint_vjp=_cholesky_solve_rule)
+"""X in L L^H X = B, reading the lower triangle of L."""
 
 
 # LU ---------------------------------------------------------------------------------------------------------
@@ -188,10 +219,9 @@ def unpack(packed: Any) -> tuple[Any, Any]:
     return lower, triu(part(packed, -2, 0, k), k=0)
 
 
-@in_inner_products
 def _lu_rule(g: Any, lu: Any, pivots: Any) -> Any:
     """Giles 2008 for square matrices; wide and tall ones by splitting off the columns or rows beyond the square."""
-    packed_g = g[0]
+    packed_g = conjugated(g[0])
     m, n = lu.shape[-2:]
     k = min(m, n)
     lower, upper = unpack(lu)
@@ -216,7 +246,7 @@ def _lu_rule(g: Any, lu: Any, pivots: Any) -> Any:
         result = concat(result, rest, axis=axis)
     elif m > n:
         result = concat(result, over_upper(part(g_lower, -2, k, m - k)), axis=axis - 1)
-    return matmul(permutation_matrix(pivots, rows=m, dtype=lu.dtype.name), result)
+    return conjugated(matmul(permutation_matrix(pivots, rows=m, dtype=lu.dtype.name), result))
 
 
 lu_factor = Op("lu_factor", _lu_factor, meta=_lu_meta, inputs="x", rows=batch_rows, vjps=(_lu_rule,),
@@ -273,21 +303,20 @@ def _square_qr_gradient(g_q: Any, g_r: Any, q: Any, r: Any) -> Any:
     return mh(solve_triangular(r, mh(right), upper=True, unit=False))
 
 
-@in_inner_products
 def _qr_rule(g: Any, q: Any, r: Any, complete: bool) -> Any:
     m, n = q.shape[-2], r.shape[-1]
     if complete and m > n:
         raise RuntimeError(
             "The QR decomposition is not differentiable when mode='complete' and nrows > ncols; use mode='reduced'"
         )
-    g_q, g_r = g
+    g_q, g_r = conjugated(g)
     if m >= n:
-        return _square_qr_gradient(g_q, g_r, q, r)
+        return conjugated(_square_qr_gradient(g_q, g_r, q, r))
     # A = [X Y] with X square: X = Q U, and Y = Q V only adds to the gradient of Q.
     g_v = part(g_r, -1, m, n - m)
     g_q = g_q + matmul(matmul(q, part(r, -1, m, n - m)), mh(g_v))
     left = _square_qr_gradient(g_q, part(g_r, -1, 0, m), q, part(r, -1, 0, m))
-    return concat(left, matmul(q, g_v), axis=q.ndim - 1)
+    return conjugated(concat(left, matmul(q, g_v), axis=q.ndim - 1))
 
 
 qr = Op("qr", lambda x, *, complete: np.linalg.qr(x, "complete" if complete else "reduced"), meta=_qr_meta, inputs="x",

@@ -7,7 +7,6 @@ runs without communication.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import wraps
 from math import prod
 from typing import Any
 
@@ -168,19 +167,12 @@ def quotient(a: Any, b: Any) -> Any:
     return a / where(logical_and(eq(a, 0), eq(b, 0)), 1.0, b)
 
 
-def in_inner_products(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns a gradient rule written for the inner product Re tr(G^H dA), as papers state it, into a plain derivative.
+def conjugated(values: Any) -> Any:
+    """Gives the conjugates of complex Tensors, also in a tuple or list; anything else as it is.
 
-    The rule's first parameter is `g`. For real tensors it is called as it is.
+    Papers state gradients G for the inner product Re tr(G^H dA), rules here are plain derivatives. Conjugating what
+    goes into a formula and what comes out turns the one into the other.
     """
-
-    def turned(result: Any) -> Any:
-        if isinstance(result, (tuple, list)):
-            return [turned(r) for r in result]
-        return None if result is None else conjugate(result)
-
-    @wraps(rule)
-    def plain(g: Any, *values: Any) -> Any:
-        return turned(rule(turned(g), *values))
-
-    return plain
+    if isinstance(values, (tuple, list)):
+        return [conjugated(v) for v in values]
+    return values if values is None else conjugate(values)

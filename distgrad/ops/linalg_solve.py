@@ -25,9 +25,9 @@ from distgrad.ops.linalg_common import (
     check_matrix,
     check_same_dtype,
     check_square,
+    conjugated,
     converging,
     fail,
-    in_inner_products,
     int_meta,
     mh,
     mt,
@@ -231,13 +231,12 @@ def _slogdet(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(sign, x.dtype), np.asarray(log)
 
 
-@in_inner_products
 def _slogdet_rule(g: Any, sign: Any, x: Any) -> Any:
     """Jacobi's formula; the angle of a complex sign is the imaginary part of the logarithm."""
-    g_sign, g_log = g
+    g_sign, g_log = conjugated(g)
     if x.dtype.is_complex:
         g_log = g_log - imag(conj(g_sign) * sign) * 1j
-    return _scalar(g_log) * mh(inv(x, check=False)[0])
+    return conjugated(_scalar(g_log) * mh(inv(x, check=False)[0]))
 
 
 slogdet = Op("slogdet", _slogdet, meta=_slogdet_meta, inputs="x", rows=batch_rows, vjps=(_slogdet_rule,),
@@ -290,7 +289,7 @@ def pinv_gradient(g: Any, x: Any, y: Any) -> Any:
 
 pinv: Op = Op(
     "pinv", _pinv, meta=_pinv_meta, inputs="x atol rtol", rows=batch_rows,
-    vjps=(in_inner_products(lambda g, x, y: pinv_gradient(g, x, y)), None, None),
+    vjps=(lambda g, x, y: conjugated(pinv_gradient(conjugated(g), x, y)), None, None),
 )
 """The Moore-Penrose inverse; singular values up to max(atol, rtol * the largest) count as zero."""
 
@@ -340,12 +339,12 @@ def _lstsq_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str,
     yield Row((None, ins[1].ndim - 1, None), (outs[0].ndim - 1, None, None))
 
 
-@in_inner_products
 def _lstsq_rule(g: Any, a: Any, b: Any, rcond: Any, needs: tuple[bool, ...]) -> list[Any]:
     """The solution is A^+ B."""
     inverse = pinv(a, 0.0, float(rcond), hermitian=False)
-    g_a = pinv_gradient(matmul(g[0], mh(b)), a, inverse) if needs[0] else None
-    return [g_a, matmul(mh(inverse), g[0]), None]
+    g_y = conjugated(g[0])
+    g_a = pinv_gradient(matmul(g_y, mh(b)), a, inverse) if needs[0] else None
+    return [*conjugated([g_a, matmul(mh(inverse), g_y)]), None]
 
 
 lstsq = Op("lstsq", _lstsq, meta=_lstsq_meta, inputs="a b rcond", rows=_lstsq_rows, joint_vjp=_lstsq_rule,

@@ -22,11 +22,11 @@ from distgrad.ops.linalg_common import (
     check_square,
     column,
     conjugate,
+    conjugated,
     converging,
     diagonal_matrix,
     diagonal_of,
     identity,
-    in_inner_products,
     line,
     mh,
     off_diagonal,
@@ -58,12 +58,11 @@ def _eigvalsh_meta(x: TensorMeta, *, upper: bool) -> MetaResult:
     return (_real_values(x),), None
 
 
-@in_inner_products
 def _eigh_rule(g: Any, w: Any, v: Any) -> Any:
     """Giles 2008, section 3.1, for V^H V = I."""
-    g_w, g_v = g
+    g_w, g_v = conjugated(g)
     middle = quotient(off_diagonal(matmul(mh(v), g_v)), _gaps(w)) + diagonal_matrix(g_w)
-    return matmul(matmul(v, middle), mh(v))
+    return conjugated(matmul(matmul(v, middle), mh(v)))
 
 
 eigh = Op(
@@ -104,14 +103,13 @@ def _eig_meta(x: TensorMeta) -> MetaResult:
     return (TensorMeta.of(x.shape[:-1], x.dtype.to_complex()), x.with_dtype(x.dtype.to_complex())), None
 
 
-@in_inner_products
 def _eig_rule(g: Any, w: Any, v: Any) -> Any:
     """Boeddeker et al. 2017, eq. 4.77, for columns of V normalised to 1."""
-    g_w, g_v = g
+    g_w, g_v = conjugated(g)
     inner = matmul(mh(v), g_v)
     inner = inner - matmul(mh(v), v) * line(real(diagonal_of(inner)))
     middle = quotient(off_diagonal(inner), conjugate(_gaps(w))) + diagonal_matrix(g_w)
-    return solve(mh(v), matmul(middle, mh(v)), check=False)[0]
+    return conjugated(solve(mh(v), matmul(middle, mh(v)), check=False)[0])
 
 
 eig = Op("eig", _eig, meta=_eig_meta, inputs="x", rows=batch_rows, vjps=(_eig_rule,), outputs="w v")
@@ -142,11 +140,11 @@ def _svdvals_meta(x: TensorMeta) -> MetaResult:
     return (TensorMeta.of((*x.shape[:-2], min(x.shape[-2:])), x.dtype.to_real()),), None
 
 
-@in_inner_products
 def _svd_rule(g: Any, u: Any, s: Any, vh: Any) -> Any:
     """Townsend 2016, eq. 16-19; the last term, a phase, exists for complex matrices only (Wan & Zhang 2019)."""
     m, n, k = u.shape[-2], vh.shape[-1], s.shape[-1]
-    g_u, g_s, g_vh = part(g[0], -1, 0, k), g[1], part(g[2], -2, 0, k)
+    g_u, g_s, g_vh = conjugated(g)
+    g_u, g_vh = part(g_u, -1, 0, k), part(g_vh, -2, 0, k)
     u, vh = part(u, -1, 0, k), part(vh, -2, 0, k)
     left, right = matmul(mh(u), g_u), matmul(vh, mh(g_vh))
     skew_left, skew_right = left - mh(left), right - mh(right)
@@ -161,7 +159,7 @@ def _svd_rule(g: Any, u: Any, s: Any, vh: Any) -> Any:
         result = result + matmul(quotient(g_u - matmul(u, left), line(s)), vh)
     if n > k:
         result = result + matmul(u, quotient(g_vh - matmul(mh(right), vh), column(s)))
-    return result
+    return conjugated(result)
 
 
 svd = Op(

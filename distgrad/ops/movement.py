@@ -77,6 +77,11 @@ def reshape_groups(shape: tuple[int, ...], new: tuple[int, ...]) -> Iterable[tup
                 return
             yield dim, dim, 1, 1
         return
+    for dim, (size, size_new) in enumerate(zip(shape, new)):
+        if size != size_new:
+            break
+        if size == 1:
+            yield dim, dim, 1, 1  # the only row of a sharded tensor: on one worker, none on the others
     old_dims = [d for d, n in enumerate(shape) if n != 1]
     new_dims = [d for d, n in enumerate(new) if n != 1]
     i = j = 0

@@ -355,7 +355,7 @@ def _forward_meta(kind: str) -> Callable[..., MetaResult]:
 
 def _input_entries(ins: Sequence[Any], time_axis: int) -> tuple[int | None, ...]:
     """Gives the batch dim of each of the op's inputs, None for weights and numbers."""
-    x, h, c, *_, lengths = ins
+    c, lengths = ins[2], ins[-1]
     return (1 - time_axis, 0, None if is_number(c) else 0, *(None,) * 5, None if is_number(lengths) else 0)
 
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import ray
 
-from distgrad.runtime import wire
+from distgrad.runtime import threads, wire
+from distgrad.runtime.guard import start_time
 from distgrad.runtime.messages import Message, Put, Reply
 from distgrad.runtime.transport import Address, Group
 from distgrad.runtime.worker import Worker, drive
 
+CONTROL = "control"  # the concurrency group of what answers while a batch runs
 _LENGTH = struct.Struct("<Q")
 
 
@@ -62,13 +66,10 @@ class WorkerActor:
     """Runs on Ray, one per rank. `execute` carries out batches in order; the other methods answer meanwhile."""
 
     def __init__(self, settings: Settings) -> None:
-        import ray
-
-        from distgrad.runtime import threads
-
         self._settings = settings
         self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
         self._node_id = ray.get_runtime_context().get_node_id()
+        self._over = False
         self._worker = Worker(settings.rank, settings.world_size)
         self._group = Group(
             settings.rank, settings.world_size, session=settings.session, secret=settings.secret,
@@ -82,12 +83,8 @@ class WorkerActor:
 
     def identity(self) -> Identity:
         """Says who this worker is."""
-        import socket
-
-        from distgrad.runtime.shared_memory import process_start_time
-
         return Identity(
-            self._settings.rank, os.getpid(), process_start_time(os.getpid()), self._node_id, socket.gethostname(),
+            self._settings.rank, os.getpid(), start_time(os.getpid()), self._node_id, socket.gethostname(),
             self._threads, os.getpriority(os.PRIO_PROCESS, 0), self._group.address(),
         )
 
@@ -96,14 +93,26 @@ class WorkerActor:
         self._group.connect(addresses)
 
     def execute(self, packed: bytes) -> bytes:
-        """Carries out a batch. Only infrastructure errors are raised; a program's own go back in the reply."""
-        reply = drive(self._worker.carry_out(unpack_messages(packed)), self._settings.rank, self._group.run)
+        """Carries out a batch. Only infrastructure errors are raised; a program's own go back in the reply.
+
+        After such an error the session is over: batches that were on their way are passed over.
+        """
+        rank = self._settings.rank
+        if self._over:
+            return pack_reply(Reply(rank))
+        try:
+            reply = drive(self._worker.carry_out(unpack_messages(packed)), rank, self._group.run)
+        except BaseException:
+            self._over = True
+            raise
         return pack_reply(replace(reply, sent=self._group.bytes_sent, collectives=self._group.collectives))
 
+    @ray.method(concurrency_group=CONTROL)
     def ping(self) -> int:
         """Answers while a batch runs."""
         return os.getpid()
 
+    @ray.method(concurrency_group=CONTROL)
     def abort(self, reason: str) -> None:
         """Makes the running batch give up its exchange."""
         self._group.abort(reason)

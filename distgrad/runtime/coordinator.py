@@ -151,7 +151,9 @@ class Coordinator:
                 values[position] = self._moved(value, target, site)
         outputs = self._add(plan, values, site)
         if len(self.pending) >= PENDING_LIMIT:  # not earlier: a flush reduces Partial values, which the plan may rely on
+            held = [*outputs, *values]  # more than the call refers to them: the caller saves them for gradients
             self.flush()
+            del held
         return outputs
 
     def _add(self, plan: Plan, values: Sequence[Any], site: Any) -> tuple[Node, ...]:

@@ -6,21 +6,47 @@ Invariant: whoever connects here is told whether the connection is theirs to end
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from distgrad.errors import ClusterError
+from distgrad.runtime.guard import Guard, family
 from distgrad.runtime.interrupts import uninterrupted
 
 _log = logging.getLogger("distgrad")
 _ANSWER_SECONDS = 5.0
+_PRINT_SECONDS = 0.7
 
 
-def reach_ray(address: str | None, num_workers: int | None) -> bool:
-    """Connects to the cluster an address names, or starts a local one; says whether the connection is ours to end.
+class Connection:
+    """A process's connection to Ray. `ours`: it is ended with the session; `guard`: ends a local Ray with the driver."""
+
+    def __init__(self, *, ours: bool, guard: Guard | None = None) -> None:
+        self.ours, self._guard = ours, guard
+
+    def watch(self, pids: Iterable[int]) -> None:
+        """Makes workers of a Ray that we started end with this process, also when they are stopped."""
+        if self._guard is not None:
+            self._guard.watch(pids)
+
+    def end(self) -> None:
+        """Ends the connection, and Ray with it when that was started for it."""
+        import ray
+
+        if self.ours:
+            _let_prints_through()
+            ray.shutdown()
+        if self._guard is not None:
+            self._guard.close()
+
+
+def reach_ray(address: str | None, num_workers: int | None) -> Connection:
+    """Connects to the cluster an address names, or starts a local one.
 
     `address`: None (an initialised Ray, else RAY_ADDRESS, else a local Ray), "auto", "local", "host:port", "ray://...".
     ClusterError when it cannot be reached.
@@ -33,7 +59,7 @@ def reach_ray(address: str | None, num_workers: int | None) -> bool:
                 f"init: Ray is already initialised in this process, so address={address!r} cannot be used; leave the "
                 "address out to attach to it, or call ray.shutdown() first"
             )
-        return False
+        return Connection(ours=False)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"configure_logging": False}
     if address == "local":
@@ -60,7 +86,14 @@ def reach_ray(address: str | None, num_workers: int | None) -> bool:
         except (ConnectionError, TimeoutError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             ray.shutdown()
             raise ClusterError(_unreached(address, error)) from error
-    return True
+    if address != "local":
+        return Connection(ours=True)
+    from ray._private import worker
+
+    guard = Guard()
+    started = (info.process.pid for infos in worker._global_node.all_processes.values() for info in infos)
+    guard.watch(family(started))
+    return Connection(ours=True, guard=guard)
 
 
 @contextlib.contextmanager
@@ -75,6 +108,19 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
+def _let_prints_through() -> None:
+    """Waits until what workers of this machine have printed last can have reached the driver's terminal.
+
+    Ray's log monitor follows the workers' files and is not to be asked whether it is done.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    files = glob.glob(os.path.join(node.get_session_dir_path(), "logs", "worker-*.out")) if node is not None else []
+    written = max((os.path.getmtime(file) for file in files), default=0.0)
+    time.sleep(min(max(written + _PRINT_SECONDS - time.time(), 0.0), _PRINT_SECONDS))
+
+
 def _use_token() -> None:
     """Uses the token that is there, unless RAY_AUTH_MODE says what to do; a cluster without tokens ignores it.
 
@@ -87,9 +133,11 @@ def _use_token() -> None:
 
 def _answers(address: str) -> None:
     """Raises ClusterError when nothing listens at an address: Ray itself would try for 20 s and not say so."""
-    host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
-    host, number = (host, port) if host else (port, "10001")
-    if not number.isdecimal() or not 0 < int(number) < 65536:
+    client = address.startswith("ray://")
+    host, _, number = address.removeprefix("ray://").partition("/")[0].rpartition(":")
+    if client and not host:
+        host, number = number, "10001"
+    if not host or not number.isdecimal() or not 0 < int(number) < 65536:
         raise ClusterError(
             f'init: address={address!r} is none; give "host:port", "ray://host:port", "auto" or "local", or leave it out'
         )

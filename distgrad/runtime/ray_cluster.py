@@ -26,7 +26,8 @@ from distgrad.errors import (
     WireError,
     WorkerLostError,
 )
-from distgrad.runtime.actor import Identity, Settings, WorkerActor, pack_messages, unpack_reply
+from distgrad.runtime.actor import CONTROL, Identity, Settings, WorkerActor, pack_messages, unpack_reply
+from distgrad.runtime.guard import start_time
 from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.messages import Message, Reply
 from distgrad.runtime.ray_address import reach_ray
@@ -47,7 +48,7 @@ class RayGroup:
     def __init__(
         self, address: str | None, num_workers: int | None, *, timeout: float, force_network: bool, session: str
     ) -> None:
-        self._owns_ray = reach_ray(address, num_workers)
+        self._ray = reach_ray(address, num_workers)
         self._group: Any = None
         self._actors: list[Any] = []
         self._execute: list[Any] = []
@@ -87,7 +88,7 @@ class RayGroup:
             )
         secret = secrets.token_bytes(32)
         remote = ray.remote(
-            num_cpus=share, max_restarts=0, max_task_retries=0, concurrency_groups={"ctl": 2}, enable_task_events=False
+            num_cpus=share, max_restarts=0, max_task_retries=0, concurrency_groups={CONTROL: 2}, enable_task_events=False
         )(WorkerActor)
         for rank in range(self.world_size):
             settings = Settings(rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1)
@@ -98,6 +99,7 @@ class RayGroup:
             self._refs.append(deque())
         self._execute = [actor.execute for actor in self._actors]
         self._identities = self._all([a.identity.remote() for a in self._actors], "start", START_SECONDS)
+        self._ray.watch(identity.pid for identity in self._identities)
         addresses = [identity.address for identity in self._identities]
         # Connecting has a limit of its own, the session's timeout; a little more lets it say who was missing.
         self._all([a.connect.remote(addresses) for a in self._actors], "connect to the others", self.timeout + 2)
@@ -271,7 +273,7 @@ class RayGroup:
         """Gives the ranks whose actor has ended, asking for two seconds at most."""
         import ray
 
-        refs = {actor.ping.options(concurrency_group="ctl").remote(): rank for rank, actor in enumerate(self._actors)}
+        refs = {actor.ping.remote(): rank for rank, actor in enumerate(self._actors)}
         ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=2.0)
         return sorted(refs[ref] for ref in ready if _raises(ref))
 
@@ -291,7 +293,7 @@ class RayGroup:
                 del self._pings[rank]
         for rank, actor in enumerate(self._actors):
             if rank not in self._pings:
-                self._pings[rank] = (actor.ping.options(concurrency_group="ctl").remote(), now)
+                self._pings[rank] = (actor.ping.remote(), now)
         overdue = [rank for rank, (_, asked) in sorted(self._pings.items()) if now - asked > self.timeout]
         if overdue:
             self._abort(f"workers {overdue} gave no sign of life")
@@ -302,7 +304,7 @@ class RayGroup:
 
     def _abort(self, reason: str) -> None:
         for actor in self._actors:
-            actor.abort.options(concurrency_group="ctl").remote(reason)
+            actor.abort.remote(reason)
 
     # The end --------------------------------------------------------------------------------------------------
 
@@ -320,21 +322,30 @@ class RayGroup:
                 with contextlib.suppress(Exception):  # the cluster may be gone; what follows must still run
                     ray.kill(actor, no_restart=True)
             self._end_processes()
+            self._let_go()
             if self._group is not None:
                 with contextlib.suppress(Exception):
                     ray.util.remove_placement_group(self._group)
-            if self._owns_ray:
-                ray.shutdown()
+            self._ray.end()
+
+    def _let_go(self) -> None:
+        """Reads the answers nobody waits for any more: Ray reports an error that was never read as unhandled."""
+        import ray
+
+        refs = [ref for refs in self._refs for ref in refs] + [ref for ref, _ in self._pings.values()]
+        if not refs:
+            return
+        for ref in ray.wait(refs, num_returns=len(refs), timeout=1.0)[0]:
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(ref, timeout=1.0)
 
     def _end_processes(self) -> None:
         """Waits for the workers of this machine to end; a stopped one cannot obey Ray and is killed here."""
-        from distgrad.runtime.shared_memory import process_start_time
-
         here = [i for i in self._identities if i.hostname == socket.gethostname() and i.started is not None]
         deadline = time.monotonic() + STOP_SECONDS
         patience = time.monotonic() + 1.0
         while here and time.monotonic() < deadline:
-            here = [i for i in here if process_start_time(i.pid) == i.started]
+            here = [i for i in here if start_time(i.pid) == i.started]
             if here and time.monotonic() > patience:
                 for identity in here:
                     with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from distgrad.errors import WireError, WorkerLostError
 from distgrad.runtime.collectives import Payload, payload_bytes
+from distgrad.runtime.guard import start_time as process_start_time
 from distgrad.runtime.wire import HEADER, Identity, aligned, view_of, write_array
 
 TICK = 0.05
@@ -49,19 +50,6 @@ class SharedMemoryAddress:
     pid: int
     start_time: int
     control: int
-
-
-# Processes
-
-
-def process_start_time(pid: int) -> int | None:
-    """Returns when process `pid` started, in clock ticks since boot, or None if it has ended (also if not yet reaped)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 # Sleeping until a peer publishes

@@ -132,9 +132,13 @@ def pack_padded_sequence(input: Tensor, lengths: Any, batch_first: bool = False,
     counts = _lengths(lengths)
     steps, rows = (input.shape[1], input.shape[0]) if batch_first else (input.shape[0], input.shape[1])
     if counts.shape != (rows,):
-        raise RuntimeError(f"Expected `len(lengths)` to be equal to batch_size, but got {counts.size} (batch_size={rows})")
+        raise RuntimeError(
+            f"Expected `len(lengths)` to be equal to batch_size, but got {counts.size} (batch_size={rows})"
+        )
     if counts.size and counts.min() <= 0:
-        raise RuntimeError("Length of all samples has to be greater than 0, but found an element in 'lengths' that is <= 0")
+        raise RuntimeError(
+            "Length of all samples has to be greater than 0, but found an element in 'lengths' that is <= 0"
+        )
     order = None
     if not enforce_sorted:
         order = np.argsort(-counts, kind="stable")
@@ -142,8 +146,8 @@ def pack_padded_sequence(input: Tensor, lengths: Any, batch_first: bool = False,
     elif np.any(np.diff(counts) > 0):
         raise RuntimeError(
             "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True. You can pass "
-            "`enforce_sorted=False` to pack_padded_sequence and/or pack_sequence to sidestep this requirement if you do "
-            "not need ONNX exportability."
+            "`enforce_sorted=False` to pack_padded_sequence and/or pack_sequence to sidestep this requirement if you "
+            "do not need ONNX exportability."
         )
     if counts.size and counts[0] > steps:
         raise RuntimeError(f"Expected lengths of at most {steps}, the padded length of the input, but got {counts[0]}")
@@ -192,7 +196,9 @@ def pad_sequence(sequences: Any, batch_first: bool = False, padding_value: float
     `padding_side` "left" puts the padding first. RuntimeError when `sequences` is not iterable or is empty.
     """
     if not isinstance(sequences, Iterable):
-        raise RuntimeError(f"pad_sequence: Expected iterable for input sequences, but got arg of type: {type(sequences)}")
+        raise RuntimeError(
+            f"pad_sequence: Expected iterable for input sequences, but got arg of type: {type(sequences)}"
+        )
     if padding_side not in ("left", "right"):
         raise RuntimeError(f'pad_sequence: Expected padding_side to be one of left or right, but got "{padding_side}".')
     given = list(sequences.unbind(0)) if isinstance(sequences, Tensor) else list(sequences)
