@@ -28,10 +28,10 @@ def next_sequence() -> int:
 def backward_twice() -> RuntimeError:
     """Gives the error of using saved values that are gone."""
     return RuntimeError(
-        "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
-        "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
-        "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
-        "after calling backward."
+        "Trying to backward through the graph a second time (or directly access saved tensors after they have already "
+        "been freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). "
+        "Specify retain_graph=True if you need to backward through the graph a second time or if you need to access "
+        "saved tensors after calling backward."
     )
 
 
@@ -115,7 +115,7 @@ class GraphNode:
         from distgrad.tensor import RemovableHandle  # a layer above this one
 
         if self.hooks is None:
-            self.hooks = {}
+            self.hooks = {}  # type: ignore[misc]  # a slot of the subclasses
         hooks = self.hooks.setdefault(key, {})
         handle = RemovableHandle(hooks)
         hooks[handle.id] = fn
@@ -144,7 +144,7 @@ class GradFn(GraphNode):
         self.outs: dict[int, Any] = {}
         self.released = False
         self.sequence = next(_sequence)
-        self.hooks: dict[int, dict[int, Callable[[Any], Any]]] | None = None
+        self.hooks: dict[int, dict[int, Callable[..., Any]]] | None = None
         self.retained: dict[int, Any] | None = None
 
     @property

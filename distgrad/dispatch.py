@@ -56,7 +56,7 @@ def install(tensor_type: type) -> None:
     stray = tensor_type._from_stray  # type: ignore[attr-defined]  # the Tensor class provides it
 
     def wrap(node: Node) -> Any:
-        tensor = new(tensor_type)
+        tensor: Any = new(tensor_type)
         tensor._node = node
         return tensor
 
@@ -105,7 +105,7 @@ def install(tensor_type: type) -> None:
         if needs_grad and mode.enabled and op.rules:
             fn = _link(plan, args, values, nodes)
         if plan.single:
-            tensor = new(tensor_type)
+            tensor: Any = new(tensor_type)
             tensor._node = nodes[0]
             if fn is not None and plan.outs[0].meta.dtype.category >= 2:
                 tensor._fn, tensor._index, tensor._needs_grad = fn, 0, True

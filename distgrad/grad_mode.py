@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-
 _GENERATOR = 0x20  # inspect.CO_GENERATOR, without importing inspect
 
 

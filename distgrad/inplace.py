@@ -27,7 +27,7 @@ from distgrad.functions.late import late
 from distgrad.grad_mode import mode
 from distgrad.tensor import Tensor
 
-# mypy: disable-error-code="attr-defined,method-assign"
+# mypy: disable-error-code="attr-defined,index,method-assign,misc,operator"
 # The attributes are not declared in the class body: this module is where they are.
 
 Method = Callable[..., Any]

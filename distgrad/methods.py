@@ -30,7 +30,7 @@ from distgrad.functions.late import late
 from distgrad.settings import strided
 from distgrad.tensor import Tensor
 
-# mypy: disable-error-code="attr-defined,method-assign"
+# mypy: disable-error-code="attr-defined,index,method-assign,misc,operator"
 # The attributes are not declared in the class body: this module is where they are.
 
 Method = Callable[..., Any]
@@ -494,6 +494,9 @@ Tensor.nanquantile = late("quantile", "nanquantile")
 Tensor.quantile = late("quantile", "quantile")
 
 Tensor.nonzero_static = late("selection", "nonzero_static")
+
+Tensor.istft = late("signal", "istft")
+Tensor.stft = late("signal", "stft")
 
 Tensor.as_strided = late("strided", "as_strided")
 Tensor.as_strided_scatter = late("strided", "as_strided_scatter")

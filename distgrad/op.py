@@ -22,7 +22,6 @@ from types import MethodType
 from typing import Any, NamedTuple
 
 from distgrad.meta import TensorMeta
-from distgrad.placement import Spec
 
 SUM, MAX, MIN, PROD = "sum", "max", "min", "prod"  # entries of a row that stand for Partial(...)
 Entry = int | str | None

@@ -15,7 +15,7 @@ from distgrad.functions import contraction, data, elementwise, movement, subscri
 from distgrad.ops import elementwise as ops
 from distgrad.tensor import Tensor
 
-# mypy: disable-error-code="attr-defined,method-assign"
+# mypy: disable-error-code="attr-defined,index,method-assign,misc,operator"
 # The attributes are not declared in the class body: this module is where they are.
 
 Method = Callable[..., Any]

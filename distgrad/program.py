@@ -39,7 +39,9 @@ class Instruction:
             return True
         if self.op.name == "redistribute":
             source, target = self.in_specs[0].placement, self.out_specs[0].placement
-            return source is not target and isinstance(source, (Shard, Partial)) and not isinstance(target, Partial)
+            if source is target:
+                return False
+            return isinstance(source, Partial) or (isinstance(source, Shard) and not isinstance(target, Partial))
         return self.op.collective
 
 
@@ -95,7 +97,7 @@ def bytes_moved(instruction: Instruction, world_size: int) -> int:
         source, target, nbytes = before.placement, after.placement, before.meta.nbytes
         share = nbytes * (world_size - 1) // world_size
         if isinstance(source, Partial):
-            total += 2 * share if isinstance(target, Replicate) else share
+            total += share if isinstance(target, Shard) else 2 * share
         elif isinstance(source, Shard):
             total += share if isinstance(target, Replicate) else share // world_size
     return total

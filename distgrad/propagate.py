@@ -32,8 +32,11 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
     if isinstance(source, Replicate) or (isinstance(source, Shard) and isinstance(target, Partial)):
         return _KEEP
     if isinstance(source, Partial):
-        return (2.0 if isinstance(target, Replicate) else 1.0) * nbytes * share + COLLECTIVE_BYTES
-    return nbytes * share / (1.0 if isinstance(target, Replicate) else world_size) + COLLECTIVE_BYTES
+        return (1.0 if isinstance(target, Shard) else 2.0) * nbytes * share + COLLECTIVE_BYTES
+    if isinstance(target, Replicate):
+        return nbytes * share + COLLECTIVE_BYTES
+    # Rows cut along another dim than those they will meet again have to be moved once more, sooner or later.
+    return nbytes * share / world_size + 1.5 * COLLECTIVE_BYTES
 
 
 def plan_sharded(
@@ -84,16 +87,12 @@ def _reduction_cost(
     specs: tuple[Any, ...], ins: tuple[Any, ...], outs: tuple[TensorMeta, ...], placements: tuple[Placement, ...],
     world_size: int,
 ) -> float:
-    """Gives what reducing Partial outputs later costs, less what is saved by not reducing Partial inputs now.
-
-    A later reduction shares its bucket with others, so it costs half a collective.
-    """
+    """Gives what reducing Partial outputs later costs, less what is saved by not reducing Partial inputs now."""
     later = sum(
-        move_cost(m.nbytes, p, REPLICATE, world_size) - COLLECTIVE_BYTES / 2
-        for m, p in zip(outs, placements) if isinstance(p, Partial)
+        move_cost(m.nbytes, p, REPLICATE, world_size) for m, p in zip(outs, placements) if isinstance(p, Partial)
     )
     saved = sum(
-        move_cost(s.meta.nbytes, p, REPLICATE, world_size) - COLLECTIVE_BYTES / 2
+        move_cost(s.meta.nbytes, p, REPLICATE, world_size)
         for s, p in zip(specs, ins) if isinstance(p, Partial) and s.placement is p
     )
     return max(later - saved, 0.0)

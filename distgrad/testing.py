@@ -104,6 +104,8 @@ class _Comparison:
             self._fail(f"The values for attribute 'shape' do not match: {shapes[0]} != {shapes[1]}.", path)
         if self.check_dtype and not plain and kinds[0] is not kinds[1]:
             self._fail(f"The values for attribute 'dtype' do not match: {kinds[0]!r} != {kinds[1]!r}.", path)
+        if self.check_dtype and plain and type(actual) is not type(expected):
+            self._fail(f"The (d)types do not match: {type(actual)} != {type(expected)}.", path)
         self._compare_arrays(values[0], values[1], kinds, plain, path)
 
     def _compare_arrays(self, actual: np.ndarray, expected: np.ndarray, kinds: list[dtypes.dtype], plain: bool,
@@ -115,16 +117,11 @@ class _Comparison:
         a, b = actual.astype(wide), expected.astype(wide)
         if common.category < 2 and rtol == atol == 0:
             close = a == b
-            difference = np.where(a > b, a, b).astype(np.float64) - np.where(a > b, b, a).astype(np.float64)
         else:
             close = np.isclose(a, b, rtol=rtol, atol=atol, equal_nan=self.equal_nan)
-            with np.errstate(all="ignore"):
-                difference = np.abs(a.astype(np.result_type(wide, np.float64)) - b)
         if close.all():
             return
-        different = np.where(close, 0.0, difference)
-        with np.errstate(all="ignore"):
-            relative = np.where(close, 0.0, difference / np.abs(b.astype(np.result_type(wide, np.float64))))
+        different, relative = _differences(actual, expected, close, common)
         exact = rtol == atol == 0
         if plain:
             self._fail(
@@ -143,7 +140,7 @@ class _Comparison:
             at = tuple(int(i) for i in np.unravel_index(int(shown.argmax()), shown.shape))
             where = f" at index {at}" if at else ""
             limit = "" if exact else f" (up to {allowed} allowed)"
-            lines.append(f"Greatest {name} difference: {values[at]}{where}{limit}")
+            lines.append(f"Greatest {name} difference: {values[at].item()}{where}{limit}")
         self._fail("\n".join(lines), path)
 
     def _fail(self, text: str, path: list[Any]) -> None:
@@ -152,6 +149,21 @@ class _Comparison:
         if self.msg is not None:
             text = self.msg(text) if callable(self.msg) else self.msg
         raise AssertionError(text)
+
+
+def _differences(actual: np.ndarray, expected: np.ndarray, close: np.ndarray, common: dtypes.dtype) -> tuple[Any, Any]:
+    """Gives the absolute and relative differences where elements are not close, zero elsewhere, as PyTorch rounds
+    them.
+    """
+    real = common.to_real()
+    kind = np.dtype(np.int64) if common.category < 2 else np.dtype(np.float64 if real is dtypes.float64 else np.float32)
+    number = kind if common.category < 3 else common.numpy
+    with np.errstate(all="ignore"):
+        a, b = actual.astype(number), expected.astype(number)
+        absolute = np.where(close, 0, np.abs(a - b)).astype(kind)
+        fraction = np.dtype(np.float32) if kind.kind == "i" else kind
+        relative = np.where(close, 0, absolute.astype(fraction) / np.abs(b).astype(fraction)).astype(fraction)
+    return absolute, relative
 
 
 def _place(path: list[Any]) -> str:

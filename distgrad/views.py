@@ -13,7 +13,7 @@ import numpy as np
 
 from distgrad.grad_mode import mode
 from distgrad.graph import Node
-from distgrad.op import Op
+from distgrad.op import Op, is_tensor
 
 
 class View:
@@ -26,7 +26,9 @@ class View:
     __slots__ = ("attrs", "clock", "numbers", "op", "parent", "seen", "strides", "version")
 
     def __init__(self, parent: Any, op: Op | None, numbers: tuple[Any, ...], attrs: dict[str, Any]) -> None:
-        self.parent, self.op, self.numbers, self.attrs = parent, op, numbers, attrs
+        self.parent, self.op, self.attrs = parent, op, attrs
+        # An index tensor may be written to later; the view stays where it was taken.
+        self.numbers = tuple(_bare(n, n._now()) if is_tensor(n) else n for n in numbers) if numbers else ()
         if parent._view is not None:
             self.clock = parent._view.clock
         else:

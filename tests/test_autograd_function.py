@@ -86,7 +86,7 @@ def test_several_inputs_and_outputs(T: Any) -> None:
 
         @staticmethod
         def backward(ctx: Any, g_sum: Any, g_product: Any, g_index: Any) -> Any:
-            a, b = ctx.saved_tensors
+            _, b = ctx.saved_tensors
             assert ctx.needs_input_grad == (True, False)
             return g_sum + g_product * b, None
 
@@ -362,7 +362,9 @@ def test_hooks_on_functions(T: Any) -> None:
 @BOTH
 def test_anomaly_detection_names_the_function(T: Any) -> None:
     x = T.tensor([0.0, 1.0], requires_grad=True)
-    with pytest.warns(UserWarning, match="Anomaly"), T.autograd.detect_anomaly():
+    with pytest.warns(UserWarning, match="Anomaly"):
+        checked = T.autograd.detect_anomaly()
+    with checked:
         y = T.sqrt(x) * 0
         with pytest.raises(RuntimeError, match="SqrtBackward0' returned nan values in its 0th output"):
             y.sum().backward()

@@ -186,7 +186,7 @@ def test_a_worker_killed_while_starting(connected, monkeypatch):
 
 @pytest.mark.parametrize("how", ["fetch", "collective", "network", "idle"])
 def test_a_stopped_worker_is_named(connected, how):
-    session = dg.init(num_workers=2, timeout=3, force_network=how == "network")
+    session = dg.init(num_workers=2, timeout=2, force_network=how == "network")
     processes = [psutil.Process(pid) for pid in session.pids]
     x = dg.shard(np.arange(6.0))
     assert x.sum().item() == 15
@@ -202,7 +202,7 @@ def test_a_stopped_worker_is_named(connected, how):
             dg.synchronize()
         else:
             value.sum().item()
-    assert 2.5 < time.monotonic() - started < 9
+    assert 1.5 < time.monotonic() - started < 9
     assert caught.value.missing == [1]
     assert "DISTGRAD_TIMEOUT" in str(caught.value)
     started = time.monotonic()
@@ -213,7 +213,6 @@ def test_a_stopped_worker_is_named(connected, how):
 
 
 KILLED_DRIVER = """
-import sys, time
 import numpy as np
 import distgrad as dg
 
@@ -221,24 +220,21 @@ with dg.init(num_workers=2) as session:
     x = dg.shard(np.ones((64, 1 << 16)))
     print("pids", *session.pids, flush=True)
     step = x
-    if sys.argv[1] == "busy":
-        while True:
-            step = step * 1.0
-            step.sum().item()
-    time.sleep(60)
+    while True:
+        step = step * 1.0
+        step.sum().item()
 """
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("state", ["busy", "idle"])
-def test_a_killed_driver_leaves_nothing(state):
+def test_a_killed_driver_leaves_nothing():
     """`kill -9` of a driver that started its own Ray ends all of it."""
     before = shared_files()
-    with driver(KILLED_DRIVER, state) as process:
+    with driver(KILLED_DRIVER) as process:
         pids = [int(pid) for pid in line_of(process, "pids").split()]
         family = descendants(process.pid)
         assert {*pids} <= {member.pid for member in family}
-        time.sleep(0.3)
+        stop(pids[1])  # a stopped worker does not notice anything by itself
         process.kill()
         process.wait()
         assert gone(family, SECONDS_TO_END) == []
@@ -247,7 +243,7 @@ def test_a_killed_driver_leaves_nothing(state):
 
 def test_a_killed_driver_leaves_the_cluster_it_attached_to(cluster):
     """Its workers end; the nodes stay and give their CPUs to the next one."""
-    with driver(KILLED_DRIVER, "busy", **cluster.environment) as process:
+    with driver(KILLED_DRIVER, **cluster.environment) as process:
         workers = [psutil.Process(int(pid)) for pid in line_of(process, "pids").split()]
         process.kill()
         process.wait()

@@ -281,6 +281,25 @@ def test_version_chains_several_views_deep() -> None:
     on_both(run)
 
 
+def test_rows_at_an_index_tensor_are_views() -> None:
+    def run(T: Any) -> list[Any]:
+        w, index = leaf(T, 4, 3), T.tensor([2, 1])
+        x = w * 1.0
+        if T is dg and dg.is_initialized():
+            index = dg.replicate(index)
+        row = x[index[0]]
+        x.mul_(2)
+        row += 1
+        index.zero_()
+        x.sub_(0.5)
+        (x.exp().sum() + row.sum()).backward()
+        return [x, row, w.grad]
+
+    on_both(run)
+    with dg.init(local_mode=True, num_workers=3):
+        on_both(run)
+
+
 def test_expanded_tensors_refuse_writes_and_follow_their_base() -> None:
     def run(T: Any) -> list[Any]:
         x = leaf(T, 3, 1, grad=False)

@@ -57,7 +57,7 @@ LATE = {
 }
 
 # Third-party modules that may be imported at the top of a module, by layer; elsewhere only inside functions.
-AT_THE_TOP = {"runtime": {"pyarrow", "ml_dtypes"}}
+AT_THE_TOP = {"runtime": {"ray", "pyarrow", "ml_dtypes"}}
 HEAVY = {"ray", "pyarrow", "scipy", "ml_dtypes", "safetensors", "torch", "matplotlib", "tqdm"}
 
 

@@ -181,6 +181,21 @@ def test_equal_moves_happen_once() -> None:
         np.testing.assert_allclose((a + b + c).numpy(), normal(6, 6) * 3 + 1 + normal(6, 6, seed=1))
 
 
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["float64", "int64"])
+def test_every_move_between_placements_keeps_the_values(workers: int, kind: str) -> None:
+    array = (normal(5, 3) * 10).astype(kind)
+    places = [dg.Replicate(), dg.Shard(0), dg.Shard(1), dg.Shard(0, (0, *(2,) * (workers - 1), 5)),
+              *(dg.Partial(reduce) for reduce in ("sum", "max", "min", "prod"))]
+    with dg.init(local_mode=True, num_workers=workers, shard_threshold=1 << 30):
+        for source in places:
+            for target in places:
+                for last in (dg.Replicate(), dg.Shard(0)):
+                    x = dg.from_numpy(array).redistribute(source).redistribute(target)
+                    message = f"{source} to {target} to {last}"
+                    np.testing.assert_array_equal(x.redistribute(last).numpy(), array, err_msg=message)
+
+
 def test_dead_values_are_not_computed() -> None:
     with counted_kernels("exp", "sin", "cos", "tanh") as counts, dg.init(local_mode=True, num_workers=2):
         x = dg.shard(dg.from_numpy(normal(6, 2)))

@@ -20,7 +20,7 @@ def test_every_python_block_has_its_output() -> None:
 
 @pytest.mark.ray
 @pytest.mark.parametrize(("code", "expected"), BLOCKS, ids=lambda v: None)
-def test_block(code: str, expected: str, ray_cluster: object) -> None:
+def test_block(code: str, expected: str, connected: object) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})

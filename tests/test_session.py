@@ -243,22 +243,16 @@ def loud(rows):
     print("rows", rows.shape[0])
     return rows * 2
 
-session = dg.init("local")
+how, address = sys.argv[1:]
+session = dg.init(address)
 print("pids", *session.pids, flush=True)
 print("session", session)
-print("nice", [os.getpriority(os.PRIO_PROCESS, pid) for pid in session.pids])
+print("nice", {os.getpriority(os.PRIO_PROCESS, pid) for pid in session.pids})
 print("sum", dg.map_shards(loud, dg.shard(np.arange(6.0))).sum().item(), flush=True)
-how = sys.argv[1]
 if how == "shutdown":
     import ray
     dg.shutdown()
     print("ray", ray.is_initialized())
-elif how == "exception":
-    1 / 0
-elif how == "exit":
-    x = dg.gather(dg.shard(np.ones((6, 2))), 1, dg.shard(np.full((6, 1), 7)))
-    dg.synchronize()
-    sys.exit(3)
 elif how == "ray.shutdown":
     import ray
     ray.shutdown()
@@ -266,44 +260,70 @@ elif how == "ray.shutdown":
         dg.shard(np.arange(6.0)).sum().item()
     except dg.errors.ClusterError as error:
         print("error", error)
+else:
+    x = dg.gather(dg.shard(np.ones((6, 2))), 1, dg.shard(np.full((6, 1), 7)))
+    dg.synchronize()
+    sys.exit(3) if how == "exit" else 1 / 0
 """
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize("how", ["shutdown", "exception", "exit", "ray.shutdown"])
-def test_a_local_ray_ends_with_its_session(how):
+def ended(how: str, address: str, **environment: str) -> tuple[list[str], str, list[int]]:
+    """Runs that driver; gives its output and errors once its workers, and what else it started, have ended."""
     before = shared_files()
-    with driver(LOCAL, how) as process:
+    with driver(LOCAL, how, address, **environment) as process:
         pids = [int(pid) for pid in line_of(process, "pids").split()]
-        family = descendants(process.pid)
+        started = [*descendants(process.pid), *map(psutil.Process, pids)]
         out, errors = rest(process)
-        assert gone(family, 3) == []
-    cpus = os.cpu_count() or 1
-    assert len(pids) == cpus
+        assert gone(started, 3) == []
+    assert shared_files() <= before
     lines = out.splitlines()
-    assert f"session <distgrad session: {cpus} worker{'s' * (cpus > 1)} on 1 node, 1 thread each, shared memory>" in lines
-    assert f"nice {[0] * cpus}" in lines
+    assert "nice {0}" in lines
     assert "sum 30.0" in lines
     # What a user's function prints reaches the driver's terminal, with the worker's name before it.
     printed = [line for line in lines if "rows" in line]
-    assert len(printed) == cpus, out
     assert all("(distgrad worker" in line for line in printed)
+    assert len(printed) == len(pids), out
     assert process.returncode == {"exception": 1, "exit": 3}.get(how, 0)
-    if how == "exception":
-        assert errors.splitlines()[-1] == "ZeroDivisionError: division by zero"
-    elif how == "exit":
-        line = next(i for i, text in enumerate(LOCAL.splitlines(), 1) if "dg.gather" in text)
-        assert f"results were never read, recorded at: <string>:{line}" in errors
-    else:
-        assert errors == ""  # none of Ray's chatter
-    if how == "ray.shutdown":
-        assert "error Ray was shut down while a session was running" in out
-    assert shared_files() <= before
+    return lines, errors, pids
+
+
+def unread() -> str:
+    line = next(i for i, text in enumerate(LOCAL.splitlines(), 1) if "dg.gather" in text)
+    return f"results were never read, recorded at: <string>:{line}"
+
+
+@pytest.mark.ray
+def test_a_local_ray_ends_with_shutdown():
+    cpus = os.cpu_count() or 1
+    lines, errors, pids = ended("shutdown", "local")
+    assert len(pids) == cpus
+    assert f"session <distgrad session: {cpus} worker{'s' * (cpus > 1)} on 1 node, 1 thread each, shared memory>" in lines
+    assert "ray False" in lines
+    assert errors == ""  # none of Ray's chatter
+
+
+@pytest.mark.ray
+def test_a_local_ray_ends_with_an_exception():
+    _, errors, _ = ended("exception", "local")
+    assert "ZeroDivisionError: division by zero" in errors
+    assert unread() in errors
+
+
+def test_workers_on_a_cluster_end_with_sys_exit(cluster):
+    _, errors, pids = ended("exit", cluster.address)
+    assert len(pids) == 4
+    assert errors.splitlines() == [f"operations that failed and whose {unread()}"]
+
+
+def test_a_user_who_shuts_ray_down_first(cluster):
+    lines, errors, _ = ended("ray.shutdown", cluster.address)
+    assert any(line.startswith("error Ray was shut down while a session was running") for line in lines)
+    assert errors == ""
 
 
 @pytest.mark.ray
 def test_sigterm_ends_a_local_ray():
-    with driver(LOCAL.replace('how = sys.argv[1]', 'how = sys.argv[1]; import time; time.sleep(60)'), "shutdown") as process:
+    with driver(LOCAL.replace('if how == "shutdown":', "import time; time.sleep(60)\nif 1:"), "", "local") as process:
         line_of(process, "sum")
         family = descendants(process.pid)
         process.terminate()

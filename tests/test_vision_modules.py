@@ -194,9 +194,11 @@ def test_batch_norms_become_synchronized_ones():
     weight = model[1][0].weight
     converted = dg.nn.SyncBatchNorm.convert_sync_batchnorm(model.eval())
     assert isinstance(converted[1][0], dg.nn.SyncBatchNorm)
-    assert converted[1][0].weight is weight and converted[1][0].momentum == 0.3 and not converted[1][0].training
-    x = dg.randn(4, 2, 3)
-    _equal(dg.nn.SyncBatchNorm(2)(x), torch.nn.BatchNorm1d(2)(torch.from_numpy(x.numpy())))
+    assert converted[1][0].weight is weight
+    assert converted[1][0].momentum == 0.3
+    assert not converted[1][0].training
+    x = dg.randn(4, 2, 3, dtype=dg.float64)
+    _equal(dg.nn.SyncBatchNorm(2).double()(x), torch.nn.BatchNorm1d(2).double()(torch.from_numpy(x.numpy())))
 
 
 # -- functions ---------------------------------------------------------------------------------------------------
@@ -261,7 +263,10 @@ def test_other_dtypes(kind):
     x = np.random.default_rng(0).integers(-4, 5, (2, 2, 5, 4)).astype(np.float32)
     w = np.random.default_rng(1).integers(-4, 5, (3, 2, 2, 2)).astype(np.float32)
     ours, theirs = ([library.from_numpy(v).to(getattr(library, kind)) for v in (x, w)] for library in (dg, torch))
-    calls = [lambda T, a, b: T.nn.functional.conv2d(a, b), lambda T, a, b: T.nn.functional.conv_transpose2d(a, b.transpose(0, 1))]
+    calls = [
+        lambda T, a, b: T.nn.functional.conv2d(a, b),
+        lambda T, a, b: T.nn.functional.conv_transpose2d(a, b.transpose(0, 1)),
+    ]
     if kind != "complex64":
         calls.append(lambda T, a, b: T.nn.functional.max_pool2d(a, 2))
         calls.append(lambda T, a, b: T.nn.functional.avg_pool2d(a, 2))
@@ -314,6 +319,7 @@ def test_images_are_independent(expression):
         before = dg.stats().collectives
         y = layer(x)
         (g,) = dg.autograd.grad(y, [x], dg.ones_like(y))
-        assert isinstance(y.placement, dg.Shard) and isinstance(g.placement, dg.Shard)
+        assert isinstance(y.placement, dg.Shard)
+        assert isinstance(g.placement, dg.Shard)
         dg.synchronize()
         assert dg.stats().collectives == before

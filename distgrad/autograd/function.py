@@ -97,7 +97,7 @@ class FunctionNode(GraphNode):
         self.output_specs: tuple[Any, ...] = ()
         self.differentiable: frozenset[int] = frozenset()
         self.sequence = next_sequence()
-        self.hooks: dict[int, dict[int, Callable[[Any], Any]]] | None = None
+        self.hooks: dict[int, dict[int, Callable[..., Any]]] | None = None
         self.retained: dict[int, Any] | None = None
         if anomaly.sites is not None:
             anomaly.note(self)

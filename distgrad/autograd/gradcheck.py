@@ -59,9 +59,9 @@ def _numerical(func: Callable[..., Any], inputs: list[Any], position: int, eps: 
 def _units(out: Tensor) -> Iterator[tuple[int, complex, Tensor]]:
     """Gives the unit cotangents of an output."""
     kind = out.dtype.numpy
-    for number in range(out.numel()):
+    for number in range(out.shape.numel()):
         for direction in _directions(kind):
-            unit = np.zeros(out.numel(), kind)
+            unit = np.zeros(out.shape.numel(), kind)
             unit[number] = direction
             yield number, direction, from_numpy(unit.reshape(out.shape))
 

@@ -6,7 +6,7 @@ Source: torch.distributions.Bernoulli.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints
@@ -50,13 +50,13 @@ class BinaryParameters(Distribution):
     @property
     def param_shape(self) -> Any:
         """The shape of the parameter."""
-        return (self.__dict__["probs"] if "probs" in self.__dict__ else self.logits).shape
+        return (self.probs if "probs" in self.__dict__ else self.logits).shape
 
 
 class Bernoulli(BinaryParameters):
     """The distribution of 1 with probability `probs` and 0 otherwise, `probs` or its log odds `logits` given."""
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
+    arg_constraints: ClassVar[dict[str, Any]] = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.boolean
     has_enumerate_support = True
     _mean_carrier_measure = 0

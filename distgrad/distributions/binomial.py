@@ -6,7 +6,7 @@ per element. Source: torch.distributions.Binomial.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints, sampling
@@ -20,7 +20,7 @@ __all__ = ["Binomial"]
 class Binomial(BinaryParameters):
     """The number of successes in `total_count` trials with probability `probs` (or log odds `logits`)."""
 
-    arg_constraints = {
+    arg_constraints: ClassVar[dict[str, Any]] = {
         "total_count": constraints.nonnegative_integer,
         "probs": constraints.unit_interval,
         "logits": constraints.real,

@@ -6,7 +6,7 @@ first read. Source: torch.distributions.Categorical.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints
@@ -20,7 +20,7 @@ __all__ = ["Categorical", "OneHotCategorical", "OneHotCategoricalStraightThrough
 class Categorical(Distribution):
     """The distribution over 0 ... K - 1 with `probs` (..., K), not necessarily normalized, or log weights `logits`."""
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    arg_constraints: ClassVar[dict[str, Any]] = {"probs": constraints.simplex, "logits": constraints.real_vector}
     has_enumerate_support = True
 
     def __init__(self, probs: Tensor | None = None, logits: Tensor | None = None,
@@ -51,7 +51,7 @@ class Categorical(Distribution):
 
     @property
     def _param(self) -> Tensor:
-        return self.__dict__["probs"] if "probs" in self.__dict__ else self.logits
+        return self.probs if "probs" in self.__dict__ else self.logits
 
     @property
     def param_shape(self) -> Size:
@@ -102,7 +102,7 @@ class Categorical(Distribution):
 class OneHotCategorical(Distribution):
     """The distribution over unit vectors of K elements with `probs` (..., K) or log weights `logits`."""
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    arg_constraints: ClassVar[dict[str, Any]] = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.one_hot
     has_enumerate_support = True
 
@@ -116,9 +116,6 @@ class OneHotCategorical(Distribution):
         new._categorical = self._categorical.expand(batch_shape)
         new._batch_shape = Size(batch_shape)
         return new
-
-    def __repr__(self) -> str:
-        return repr(self._categorical).replace("Categorical", type(self).__name__, 1)
 
     @property
     def probs(self) -> Tensor:

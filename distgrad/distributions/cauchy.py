@@ -6,7 +6,7 @@ Invariant: it has no mean and no variance: both are nan and inf. Source: torch.d
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints, sampling
@@ -20,7 +20,7 @@ __all__ = ["Cauchy"]
 class Cauchy(Distribution):
     """The Cauchy distribution around the median `loc` with half width `scale`."""
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
 

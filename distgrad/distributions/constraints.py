@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import distgrad as dg
+from distgrad import linalg
 from distgrad.tensor import Tensor
 
 __all__ = [
@@ -255,12 +256,12 @@ class _Symmetric(_Square):
 
 class _PositiveSemidefinite(_Symmetric):
     def check(self, value: Tensor) -> Tensor:
-        return super().check(value) & (dg.linalg.eigvalsh(value) >= 0).all(-1)
+        return super().check(value) & (linalg.eigvalsh(value) >= 0).all(-1)
 
 
 class _PositiveDefinite(_Symmetric):
     def check(self, value: Tensor) -> Tensor:
-        return super().check(value) & (dg.linalg.cholesky_ex(value).info == 0)
+        return super().check(value) & (linalg.cholesky_ex(value).info == 0)
 
 
 class _Cat(Constraint):

@@ -6,7 +6,7 @@ neither underflow nor lose their gradients. Source: torch.distributions.Dirichle
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints, sampling
@@ -30,7 +30,7 @@ class Dirichlet(Distribution):
     ValueError when it has no dim.
     """
 
-    arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}
+    arg_constraints: ClassVar[dict[str, Any]] = {"concentration": constraints.independent(constraints.positive, 1)}
     support = constraints.simplex
     has_rsample = True
 
@@ -75,7 +75,10 @@ class Dirichlet(Distribution):
 class Beta(Distribution):
     """The beta distribution on (0, 1) with `concentration1` (alpha) and `concentration0` (beta)."""
 
-    arg_constraints = {"concentration1": constraints.positive, "concentration0": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "concentration1": constraints.positive,
+        "concentration0": constraints.positive,
+    }
     support = constraints.unit_interval
     has_rsample = True
 

@@ -7,7 +7,7 @@ looks for the culprit. Source: torch.distributions.Distribution.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints
@@ -26,7 +26,7 @@ class Distribution:
     has_rsample = False
     has_enumerate_support = False
     _validate_args = __debug__
-    arg_constraints: dict[str, Any]
+    arg_constraints: ClassVar[dict[str, Any]]
 
     @staticmethod
     def set_default_validate_args(value: bool) -> None:
@@ -47,8 +47,8 @@ class Distribution:
             rules = self.arg_constraints
         except (AttributeError, NotImplementedError):
             warnings.warn(
-                f"{type(self)} does not define `arg_constraints`. Please set `arg_constraints = {{}}` or initialize the "
-                "distribution with `validate_args=False` to turn off validation.",
+                f"{type(self)} does not define `arg_constraints`. Please set `arg_constraints = {{}}` or initialize "
+                "the distribution with `validate_args=False` to turn off validation.",
                 stacklevel=4,
             )
             return

@@ -5,7 +5,7 @@ Invariant: a sample is a standard exponential number over the rate. Source: torc
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints, sampling
@@ -19,7 +19,7 @@ __all__ = ["Exponential"]
 class Exponential(Distribution):
     """The exponential distribution with inverse scale `rate`."""
 
-    arg_constraints = {"rate": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {"rate": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
     _mean_carrier_measure = 0

@@ -6,9 +6,10 @@ gradient to the concentration is the implicit one (see `distgrad.ops.sampling`).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
+from distgrad import special
 from distgrad.distributions import constraints, sampling
 from distgrad.distributions.distribution import Distribution
 from distgrad.distributions.utils import broadcast_all
@@ -20,7 +21,7 @@ __all__ = ["Chi2", "Gamma"]
 class Gamma(Distribution):
     """The gamma distribution of shape `concentration` and inverse scale `rate`."""
 
-    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {"concentration": constraints.positive, "rate": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
     _mean_carrier_measure = 0
@@ -60,13 +61,13 @@ class Gamma(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return dg.special.gammainc(self.concentration, self.rate * value)
+        return special.gammainc(self.concentration, self.rate * value)
 
 
 class Chi2(Gamma):
     """The chi-squared distribution with `df` degrees of freedom: Gamma(df / 2, 1 / 2)."""
 
-    arg_constraints = {"df": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {"df": constraints.positive}
 
     def __init__(self, df: Any, validate_args: bool | None = None) -> None:
         (given,) = broadcast_all(df)
@@ -82,6 +83,3 @@ class Chi2(Gamma):
         new._batch_shape = Size(batch_shape)
         new.concentration, new.rate = (v.expand(new._batch_shape) for v in (self.concentration, self.rate))
         return new
-
-    def __repr__(self) -> str:
-        return "Chi2()"

@@ -5,7 +5,7 @@ Invariant: values count the failures before the first success. Source: torch.dis
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints, sampling
@@ -18,7 +18,7 @@ __all__ = ["Geometric"]
 class Geometric(BinaryParameters):
     """The number of failures before the first success of trials with probability `probs` (or log odds `logits`)."""
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
+    arg_constraints: ClassVar[dict[str, Any]] = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.nonnegative_integer
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None) -> None:

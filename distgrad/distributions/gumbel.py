@@ -7,7 +7,7 @@ Source: torch.distributions.Gumbel.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from distgrad.distributions import constraints, sampling
 from distgrad.distributions.distribution import Distribution
@@ -22,7 +22,7 @@ _EULER = 0.57721566490153286061
 class Gumbel(Distribution):
     """The Gumbel distribution at `loc` with scale `scale`."""
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
 

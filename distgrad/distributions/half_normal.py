@@ -6,7 +6,7 @@ Invariant: density is twice that of the base on [0, inf). Source: torch.distribu
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints
@@ -22,7 +22,7 @@ __all__ = ["HalfCauchy", "HalfNormal"]
 class _Half(TransformedDistribution):
     """What both share."""
 
-    arg_constraints = {"scale": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {"scale": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
 
@@ -51,9 +51,6 @@ class _Half(TransformedDistribution):
 
     def entropy(self) -> Tensor:
         return self.base_dist.entropy() - math.log(2)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
 
 class HalfNormal(_Half):

@@ -6,7 +6,7 @@ Source: torch.distributions.Independent.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from distgrad.distributions import constraints
 from distgrad.distributions.distribution import Distribution
@@ -22,7 +22,7 @@ class Independent(Distribution):
     ValueError when it has fewer batch dims.
     """
 
-    arg_constraints: dict[str, Any] = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, base_distribution: Distribution, reinterpreted_batch_ndims: int,
                  validate_args: bool | None = None) -> None:

@@ -6,7 +6,7 @@ Invariant: a sample inverts the distribution function at one uniform number. Sou
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from distgrad.distributions import constraints, sampling
 from distgrad.distributions.distribution import Distribution
@@ -19,7 +19,7 @@ __all__ = ["Laplace"]
 class Laplace(Distribution):
     """The Laplace distribution around `loc` with scale `scale`."""
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
 

@@ -5,7 +5,7 @@ Invariant: its logarithm is normal. Source: torch.distributions.LogNormal.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from distgrad.distributions import constraints
 from distgrad.distributions.normal import Normal
@@ -19,15 +19,12 @@ __all__ = ["LogNormal"]
 class LogNormal(TransformedDistribution):
     """The distribution whose logarithm is normal with mean `loc` and standard deviation `scale`."""
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.positive
     has_rsample = True
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
         super().__init__(Normal(loc, scale, validate_args=validate_args), ExpTransform(), validate_args=validate_args)
-
-    def __repr__(self) -> str:
-        return "LogNormal()"
 
     @property
     def loc(self) -> Tensor:

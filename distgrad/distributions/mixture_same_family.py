@@ -5,7 +5,7 @@ Invariant: the last batch dim of the components is the one mixed over. Source: t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions.categorical import Categorical
@@ -21,7 +21,7 @@ class MixtureSameFamily(Distribution):
     ValueError when `mixture_distribution` is not categorical or its shape does not fit.
     """
 
-    arg_constraints: dict[str, Any] = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, mixture_distribution: Categorical, component_distribution: Distribution,
                  validate_args: bool | None = None) -> None:

@@ -5,7 +5,7 @@ Invariant: a sample counts `total_count` draws of a categorical distribution. So
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints
@@ -19,7 +19,7 @@ __all__ = ["Multinomial"]
 class Multinomial(Distribution):
     """The counts of K categories in `total_count` draws with `probs` (..., K) or log weights `logits`."""
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    arg_constraints: ClassVar[dict[str, Any]] = {"probs": constraints.simplex, "logits": constraints.real_vector}
 
     def __init__(self, total_count: int = 1, probs: Tensor | None = None, logits: Tensor | None = None,
                  validate_args: bool | None = None) -> None:
@@ -34,9 +34,6 @@ class Multinomial(Distribution):
         new._categorical = self._categorical.expand(batch_shape)
         new._batch_shape = Size(batch_shape)
         return new
-
-    def __repr__(self) -> str:
-        return "Multinomial()"
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> Any:

@@ -7,9 +7,10 @@ Source: torch.distributions.MultivariateNormal.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
+from distgrad import linalg
 from distgrad.distributions import constraints, sampling
 from distgrad.distributions.distribution import Distribution
 from distgrad.distributions.utils import lazy_property
@@ -23,11 +24,11 @@ def mahalanobis(lower: Tensor, away: Tensor) -> Tensor:
     """Gives |L^-1 x|**2 for L (*B, n, n) and x (*S, *B, n)."""
     if lower.ndim == 2:
         # One triangular system with all vectors as columns.
-        solved = dg.linalg.solve_triangular(lower, away.reshape(-1, away.shape[-1]).mT, upper=False)
+        solved = linalg.solve_triangular(lower, away.reshape(-1, away.shape[-1]).mT, upper=False)
         return solved.square().sum(0).reshape(away.shape[:-1])
     batch = broadcast_shapes("mahalanobis", tuple(lower.shape[:-2]), tuple(away.shape[:-1]))
     n = away.shape[-1]
-    solved = dg.linalg.solve_triangular(
+    solved = linalg.solve_triangular(
         lower.expand(*batch, n, n), away.expand(*batch, n).unsqueeze(-1), upper=False
     )
     return solved.square().sum((-2, -1))
@@ -41,10 +42,10 @@ def log_diagonal(lower: Tensor) -> Tensor:
 def precision_to_scale_tril(precision: Tensor) -> Tensor:
     """Gives the lower Cholesky factor of the inverse of a positive definite matrix."""
     # Reversing rows and columns turns the upper factor of the inverse into a lower one.
-    flipped = dg.linalg.cholesky(precision.flip((-2, -1)))
+    flipped = linalg.cholesky(precision.flip((-2, -1)))
     upper = flipped.flip((-2, -1)).mT
     identity = dg.eye(precision.shape[-1], dtype=precision.dtype).expand(precision.shape)
-    return dg.linalg.solve_triangular(upper, identity, upper=False)
+    return linalg.solve_triangular(upper, identity, upper=False)
 
 
 class MultivariateNormal(Distribution):
@@ -53,7 +54,7 @@ class MultivariateNormal(Distribution):
     ValueError unless exactly one of covariance_matrix, precision_matrix and scale_tril is given, and when dims lack.
     """
 
-    arg_constraints = {
+    arg_constraints: ClassVar[dict[str, Any]] = {
         "loc": constraints.real_vector,
         "covariance_matrix": constraints.positive_definite,
         "precision_matrix": constraints.positive_definite,
@@ -82,7 +83,7 @@ class MultivariateNormal(Distribution):
         if name == "scale_tril":
             self._unbroadcasted_scale_tril = matrix
         elif name == "covariance_matrix":
-            self._unbroadcasted_scale_tril = dg.linalg.cholesky(matrix)
+            self._unbroadcasted_scale_tril = linalg.cholesky(matrix)
         else:
             self._unbroadcasted_scale_tril = precision_to_scale_tril(matrix)
 
@@ -109,7 +110,7 @@ class MultivariateNormal(Distribution):
         """The inverse of the covariance."""
         lower = self._unbroadcasted_scale_tril
         identity = dg.eye(lower.shape[-1], dtype=lower.dtype).expand(lower.shape)
-        inverse = dg.linalg.solve_triangular(lower, identity, upper=False)
+        inverse = linalg.solve_triangular(lower, identity, upper=False)
         return self._full(inverse.mT @ inverse)
 
     @property

@@ -6,7 +6,7 @@ Invariant: a sample is `loc + scale * z` with z standard normal. Source: torch.d
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints, sampling
@@ -20,7 +20,7 @@ __all__ = ["Normal"]
 class Normal(Distribution):
     """The normal distribution with mean `loc` and standard deviation `scale`, numbers or tensors that broadcast."""
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
     _mean_carrier_measure = 0

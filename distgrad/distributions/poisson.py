@@ -5,7 +5,7 @@ Invariant: values are whole numbers in a floating dtype, as in torch. Source: to
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints
@@ -19,7 +19,7 @@ __all__ = ["Poisson"]
 class Poisson(Distribution):
     """The number of events of rate `rate`."""
 
-    arg_constraints = {"rate": constraints.nonnegative}
+    arg_constraints: ClassVar[dict[str, Any]] = {"rate": constraints.nonnegative}
     support = constraints.nonnegative_integer
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:

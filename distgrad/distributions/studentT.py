@@ -7,7 +7,7 @@ Source: torch.distributions.StudentT.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints, sampling
@@ -21,7 +21,11 @@ __all__ = ["StudentT"]
 class StudentT(Distribution):
     """Student's t-distribution with `df` degrees of freedom, around `loc` with scale `scale`."""
 
-    arg_constraints = {"df": constraints.positive, "loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "df": constraints.positive,
+        "loc": constraints.real,
+        "scale": constraints.positive,
+    }
     support = constraints.real
     has_rsample = True
 

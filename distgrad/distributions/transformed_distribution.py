@@ -6,7 +6,7 @@ Source: torch.distributions.TransformedDistribution.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints
@@ -25,7 +25,7 @@ class TransformedDistribution(Distribution):
     ValueError for transforms that are none and for a base with fewer dims than an event of the transforms needs.
     """
 
-    arg_constraints: dict[str, Any] = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, base_distribution: Distribution, transforms: Transform | list[Transform],
                  validate_args: bool | None = None) -> None:

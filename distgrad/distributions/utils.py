@@ -90,8 +90,10 @@ def vec_to_tril_matrix(vec: Tensor, diag: int = 0) -> Tensor:
     n = round((-(1 + 2 * diag) + ((1 + 2 * diag) ** 2 + 8 * count + 4 * abs(diag) * (diag + 1)) ** 0.5) / 2)
     rows, columns = dg.tril_indices(n, n, diag).unbind(0)
     if rows.shape[0] != count:
-        raise ValueError(f"The size of last dimension is {count} which cannot be expressed as the lower triangular part "
-                         "of a square D x D matrix.")
+        raise ValueError(
+            f"The size of last dimension is {count} which cannot be expressed as the lower triangular part of a square "
+            "D x D matrix."
+        )
     flat = vec.new_zeros(*vec.shape[:-1], n * n)
     place = (rows * n + columns).expand(vec.shape)
     return flat.scatter(-1, place, vec).reshape(*vec.shape[:-1], n, n)

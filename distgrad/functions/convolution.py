@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.ops import convolution as ops
+from distgrad.placement import Shard
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "fold", "unfold"]
 
@@ -61,8 +62,8 @@ def _checked(name: str, input: Tensor, weight: Tensor, count: int, stride: Ints,
         raise RuntimeError(f"{name}: non-positive groups is not supported, got {groups}")
     if weight.shape[0] % groups or weight.shape[0] < groups:
         raise RuntimeError(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight of size "
-            f"{list(weight.shape)} instead ({name})"
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight of "
+            f"size {list(weight.shape)} instead ({name})"
         )
     if 0 in weight.shape[2:]:
         raise RuntimeError(f"{name}: kernel sizes must be positive, got weight of size {list(weight.shape)}")
@@ -87,6 +88,11 @@ def _with_bias(y: Tensor, bias: Tensor | None, batched: bool) -> Tensor:
     if bias is not None:
         y = y + bias.reshape(bias.shape[0], *(1,) * (y.ndim - 2))
     return y if batched else y.squeeze(0)
+
+
+def _shares_channels(x: Tensor) -> bool:
+    """Says whether workers hold channels of an input each, whose sums a bias may only be added to once."""
+    return isinstance(x.placement, Shard) and x.placement.dim == 1
 
 
 def _conv(count: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints | str,
@@ -121,9 +127,14 @@ def _conv(count: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride
             f"input size ({name})"
         )
     # What of an odd total is left over goes behind the last row: the op pads there as far as `size` needs.
-    y = ops.conv(x, weight, stride=strides, padding=tuple(p // 2 for p in total), dilation=dilations, groups=groups,
-                 size=tuple(r // s + 1 for r, s in zip(room, strides)))
-    return _with_bias(y, bias, batched)
+    options = {
+        "stride": strides, "padding": tuple(p // 2 for p in total), "dilation": dilations, "groups": groups,
+        "size": tuple(r // s + 1 for r, s in zip(room, strides)),
+    }
+    if bias is None or _shares_channels(x):
+        return _with_bias(ops.conv(x, weight, **options), bias, batched)
+    y = ops.conv_bias(x, weight, bias, **options)
+    return y if batched else y.squeeze(0)
 
 
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints | str = 0,

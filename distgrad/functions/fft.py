@@ -1,7 +1,7 @@
 """Fourier transforms with torch.fft's signatures.
 
-Invariant: lengths are settled here, by cutting or zero-padding, and dims that are not transformed stay as they are sharded.
-Definitions: the PyTorch page "torch.fft".
+Invariant: lengths are settled here, by cutting or zero-padding, and dims that are not transformed stay as they are
+sharded. Definitions: the PyTorch page "torch.fft".
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _transform_all(name: str, input: Tensor, s: Any, dim: Dims, norm: str | None
 
 
 def fftn(input: Tensor, s: Any = None, dim: Dims = None, norm: str | None = None) -> Tensor:
-    """Gives the Fourier transform over several dims (all by default, or the last len(s)), with lengths s (-1: as is)."""
+    """Gives the Fourier transform over dims (all by default, or the last len(s)), with lengths s (-1: as it is)."""
     return _transform_all("fftn", input, s, dim, norm, False)
 
 

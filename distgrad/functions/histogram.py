@@ -1,7 +1,8 @@
 """Histograms of one and of several variables, with PyTorch's signatures.
 
-Invariant: counts are sums over the elements (or their weights), so parts of a sharded tensor add up. Bins are half-open, but
-the last one holds its right edge; elements outside do not count. Definitions: the PyTorch pages torch.histogram, histogramdd.
+Invariant: counts are sums over the elements (or their weights), so parts of a sharded tensor add up. Bins are
+half-open, but the last one holds its right edge; elements outside do not count. Definitions: the PyTorch pages
+torch.histogram, histogramdd.
 """
 
 from __future__ import annotations
@@ -68,8 +69,10 @@ def _total(name: str, values: Tensor, weight: Tensor | None, place: Tensor, insi
                 f"{weight.numel()} weights for {place.numel()} elements"
             )
         if weight.dtype is not values.dtype:
-            raise RuntimeError(f"{name}(): if weight tensor is provided, input tensor and weight tensor should have the "
-                               f"same dtype, got {weight.dtype!r}")
+            raise RuntimeError(
+                f"{name}(): if weight tensor is provided, input tensor and weight tensor should have the same dtype, "
+                f"got {weight.dtype!r}"
+            )
         parts = ops.keep(inside, reshape(weight.detach(), shape=tuple(place.shape)))
     return add_rows(parts, place, shape=(size,), axis=0)
 
@@ -83,8 +86,8 @@ def histogram(input: Tensor, bins: Any, *, range: Sequence[float] | None = None,
               density: bool = False) -> Any:
     """Counts elements (or adds weights) in bins, as a named tuple (hist, bin_edges).
 
-    `bins`: how many equal ones in `range` (all of the data's by default), or the 1-d tensor of edges. `density`: divided by
-    the total and the bins' widths. RuntimeError for arguments that do not fit, or integers.
+    `bins`: how many equal ones in `range` (all of the data's by default), or the 1-d tensor of edges. `density`:
+    divided by the total and the bins' widths. RuntimeError for arguments that do not fit, or integers.
     """
     _checked("histogram", input)
     if range is not None and len(range) != 2:
@@ -109,8 +112,8 @@ def histogramdd(input: Tensor, bins: Any, *, range: Sequence[float] | None = Non
                 density: bool = False) -> Any:
     """Counts the points (..., D) in a grid of bins, as a named tuple (hist, tuple of the edges along each variable).
 
-    `bins`: how many along each variable (an int or D of them), or D tensors of edges; `range`: the lowest and highest value
-    of each variable, 2 D numbers. RuntimeError for arguments that do not fit, or integers.
+    `bins`: how many along each variable (an int or D of them), or D tensors of edges; `range`: the lowest and highest
+    value of each variable, 2 D numbers. RuntimeError for arguments that do not fit, or integers.
     """
     _checked("histogramdd", input)
     if input.ndim < 2:
@@ -120,8 +123,8 @@ def histogramdd(input: Tensor, bins: Any, *, range: Sequence[float] | None = Non
     given = [bins] * variables if isinstance(bins, int) or is_tensor(bins) else list(bins)
     if len(given) != variables:
         raise RuntimeError(
-            f"histogramdd(): if bins is given per dimension, its length should be {variables}, the size of the input's last "
-            f"dimension, got {len(given)}"
+            f"histogramdd(): if bins is given per dimension, its length should be {variables}, the size of the input's "
+            f"last dimension, got {len(given)}"
         )
     if range is not None and len(range) != 2 * variables:
         raise RuntimeError(f"histogramdd(): range should have {2 * variables} elements, but got {len(range)}")

@@ -129,8 +129,9 @@ def _edge(end: Tensor, near: Tensor, far: Tensor, first: Any, second: Any) -> Te
 def gradient(input: Tensor, *, spacing: Any = None, dim: Any = None, edge_order: int = 1) -> tuple[Tensor, ...]:
     """Gives the derivative of a sampled function along each dim (all by default), one tensor per dim.
 
-    `spacing`: a distance (1 by default), one per dim, or per dim the 1-d tensor of the samples' places. `edge_order` (1 or 2): accuracy at
-    the ends. RuntimeError for arguments that do not fit, or dims with no more than `edge_order` rows.
+    `spacing`: a distance (1 by default), one per dim, or per dim the 1-d tensor of the samples' places. `edge_order`
+    (1 or 2): accuracy at the ends. RuntimeError for arguments that do not fit, or dims with no more than `edge_order`
+    rows.
     """
     axes = (
         tuple(range(input.ndim)) if dim is None
@@ -144,8 +145,8 @@ def gradient(input: Tensor, *, spacing: Any = None, dim: Any = None, edge_order:
     )
     if len(spacings) != len(axes):
         raise RuntimeError(
-            "torch.gradient expected spacing to be unspecified, a scalar, or a list of length equal to the number of dims "
-            f"({len(axes)}), but got a list of length {len(spacings)}"
+            "torch.gradient expected spacing to be unspecified, a scalar, or a list of length equal to the number of "
+            f"dims ({len(axes)}), but got a list of length {len(spacings)}"
         )
     if edge_order not in (1, 2):
         raise RuntimeError(f"torch.gradient only supports edge_order=1 and edge_order=2, got {edge_order}")
@@ -157,8 +158,8 @@ def gradient(input: Tensor, *, spacing: Any = None, dim: Any = None, edge_order:
             )
         if is_tensor(space) and (space.ndim != 1 or space.shape[0] != input.shape[axis]):
             raise RuntimeError(
-                f"torch.gradient expected each coordinate tensor to be 1-d with one element per row of its dim, got shape "
-                f"{list(space.shape)} for {input.shape[axis]} rows"
+                "torch.gradient expected each coordinate tensor to be 1-d with one element per row of its dim, got "
+                f"shape {list(space.shape)} for {input.shape[axis]} rows"
             )
     if input.dtype.category < 2:
         input = cast(input, dtype=dtypes.default().name)

@@ -82,17 +82,19 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
             )
     elif mode not in _DIMS:
         raise NotImplementedError(
-            "Input Error: Only 3D, 4D and 5D input Tensors supported (got {}D) for the modes: nearest | linear | "
-            "bilinear | bicubic | trilinear | area | nearest-exact (got {})".format(input.ndim, mode)
+            f"Input Error: Only 3D, 4D and 5D input Tensors supported (got {input.ndim}D) for the modes: nearest | "
+            f"linear | bilinear | bicubic | trilinear | area | nearest-exact (got {mode})"
         )
     sizes, scales = _sizes(input, size, scale_factor, recompute_scale_factor)
     count = input.ndim - 2
     if antialias and mode not in ("bilinear", "bicubic"):
-        raise ValueError("Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D tensor as input")
+        raise ValueError(
+            "Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D tensor as input"
+        )
     if count not in (1, 2, 3) or (mode in _DIMS and _DIMS[mode] != count):
         raise NotImplementedError(
-            f"Got {input.ndim}D input, but {mode} mode needs {_DIMS.get(mode, 1) + 2}D input; input Tensors have 3 to 5 "
-            "dims"
+            f"Got {input.ndim}D input, but {mode} mode needs {_DIMS.get(mode, 1) + 2}D input; input Tensors have 3 to "
+            "5 dims"
         )
     if mode == "area":
         pool = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[count - 1]
@@ -174,7 +176,8 @@ class _Pixels:
             whole = cast(where(good, place, 0.0), dtype="int64")
             index = whole if index is None else index * size + whole
             inside = good if inside is None else logical_and(inside, good)
-        assert index is not None and inside is not None
+        assert index is not None
+        assert inside is not None
         found = take_along(self.flat, index.unsqueeze(1).expand(*self.shape), axis=2)
         return where(inside.unsqueeze(1), found, 0.0)
 
@@ -249,8 +252,8 @@ def _check_grid(input: Tensor, grid: Tensor, mode: str) -> None:
         raise RuntimeError("grid_sampler(): bicubic interpolation only supports 4D input")
     if input.dtype is not grid.dtype:
         raise RuntimeError(
-            f"grid_sampler(): expected input and grid to have same dtype, but input has {input.dtype.name} and grid has "
-            f"{grid.dtype.name}"
+            f"grid_sampler(): expected input and grid to have same dtype, but input has {input.dtype.name} and grid "
+            f"has {grid.dtype.name}"
         )
 
 
@@ -284,11 +287,13 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mod
         found = _cubic_samples(pixels, places, padding_mode, align)
     else:
         places = [_within(p, n, padding_mode, align) for p, n in zip(places, pixels.spatial)]
-        found = pixels.at([round(p, decimals=0) for p in places]) if mode == "nearest" else _linear_samples(pixels, places)
+        nearest = mode == "nearest"
+        found = pixels.at([round(p, decimals=0) for p in places]) if nearest else _linear_samples(pixels, places)
     return found.reshape(batch, input.shape[1], *wanted)
 
 
-def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
+def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int,
+                 align_corners: bool) -> Tensor:
     """Returns `grid_sample` with modes given by number. PyTorch: torch.grid_sampler."""
     modes, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
     if interpolation_mode not in range(3) or padding_mode not in range(3):

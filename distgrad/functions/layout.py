@@ -116,6 +116,8 @@ def stride(input: Any, dim: int | None = None) -> Any:
         elif name == "slice":
             axis = attrs["axis"]
             strides = (*strides[:axis], strides[axis] * attrs["step"], *strides[axis + 1 :])
+        elif name == "take_row":
+            strides = (*strides[: attrs["axis"]], *strides[attrs["axis"] + 1 :])
         elif name == "diagonal":
             first, second = attrs["axis1"], attrs["axis2"]
             rest = (s for d, s in enumerate(strides) if d not in (first, second))

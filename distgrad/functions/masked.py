@@ -1,8 +1,9 @@
 """Reductions and normalizations of which a mask leaves out elements, with torch.masked's signatures.
 
-Invariant: an element counts where the mask (broadcast to the input) is True, or everywhere without one; what is left out is
-replaced by the operation's identity before the ordinary function runs, so it gets no gradient. Rows without any element give
-the identity, or NaN where there is none (mean, median, var, std). Definitions: the PyTorch page "torch.masked".
+Invariant: an element counts where the mask (broadcast to the input) is True, or everywhere without one; what is left
+out is replaced by the operation's identity before the ordinary function runs, so it gets no gradient. Rows without
+any element give the identity, or NaN where there is none (mean, median, var, std). Definitions: the PyTorch page
+"torch.masked".
 """
 
 from __future__ import annotations

@@ -8,13 +8,15 @@ from __future__ import annotations
 from distgrad.functions import (
     copies,
     hashing,
-    histogram,
     linalg_distance,
+    linalg_matrix,
     native_normalization,
-    quantile,
     selection,
+    signal,
     strided,
 )
+from distgrad.functions import histogram as histogram_functions
+from distgrad.functions import quantile as quantile_functions
 from distgrad.functions.takes_out import takes_out
 
 # copies
@@ -41,7 +43,7 @@ view_copy = takes_out(copies.view_copy)
 hash_tensor = takes_out(hashing.hash_tensor)
 
 # histogram
-histogram = takes_out(histogram.histogram)
+histogram = takes_out(histogram_functions.histogram)
 
 # linalg_distance
 renorm = takes_out(linalg_distance.renorm)
@@ -69,12 +71,19 @@ triangular_solve = takes_out(linalg_matrix.triangular_solve)
 native_batch_norm = takes_out(native_normalization.native_batch_norm)
 
 # quantile
-nanquantile = takes_out(quantile.nanquantile)
-quantile = takes_out(quantile.quantile)
+nanquantile = takes_out(quantile_functions.nanquantile)
+quantile = takes_out(quantile_functions.quantile)
 
 # selection
 isin = takes_out(selection.isin)
 nonzero_static = takes_out(selection.nonzero_static)
+
+# signal
+bartlett_window = takes_out(signal.bartlett_window)
+blackman_window = takes_out(signal.blackman_window)
+hamming_window = takes_out(signal.hamming_window)
+hann_window = takes_out(signal.hann_window)
+kaiser_window = takes_out(signal.kaiser_window)
 
 # strided
 as_strided_copy = takes_out(strided.as_strided_copy)

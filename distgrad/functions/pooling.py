@@ -76,7 +76,8 @@ def _windows(name: str, input: Tensor, count: int, kernel_size: Ints, stride: In
             out -= 1
         if out < 1:
             raise RuntimeError(
-                f"{name}: Given input size: {list(input.shape)}. Calculated output size: {out}. Output size is too small"
+                f"{name}: Given input size: {list(input.shape)}. Calculated output size: {out}. Output size is too "
+                "small"
             )
         windows.append((size, out, k, s, p, d))
     return windows

@@ -56,7 +56,10 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
 
 
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
-    """Gives all combinations of r elements of a 1-d tensor, shape (number, r). RuntimeError for another or a negative r."""
+    """Gives all combinations of r elements of a 1-d tensor, shape (number, r).
+
+    RuntimeError for more dims or a negative r.
+    """
     if input.ndim != 1:
         raise RuntimeError(f"Expect a 1D vector, but got shape {list(input.shape)}")
     if r < 0:
@@ -69,7 +72,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 
 
 def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
-    """Gives the indices of the first `size` non-zero elements, shape (size, ndim), with `fill_value` where there are fewer."""
+    """Gives the indices of the first `size` non-zero elements, shape (size, ndim), filled up with `fill_value`."""
     if size < 0:
         raise RuntimeError(f"nonzero_static: 'size' must be an non-negative integer, got {size}")
     found = nonzero(input)

@@ -1,7 +1,8 @@
 """Short-time Fourier transforms and the window functions of the torch namespace.
 
-Invariant: both transforms are compositions (frames, window, transform, overlapping sums), so their gradients are exact and
-signals sharded over the batch do not communicate. Definitions: the PyTorch pages torch.stft, torch.istft, torch.hann_window.
+Invariant: both transforms are compositions (frames, window, transform, overlapping sums), so their gradients are
+exact and signals sharded over the batch do not communicate. Definitions: the PyTorch pages torch.stft, torch.istft,
+torch.hann_window.
 """
 
 from __future__ import annotations
@@ -194,7 +195,9 @@ def istft(
     envelope = narrow(envelope, 1, start, min(stop, total) - start)
     lowest = amin(ops.abs(envelope), axis=(0, 1), keepdims=False).item()
     if lowest <= 1e-11:
-        raise RuntimeError(f"istft: window overlap add min: {lowest:g} is not above 1e-11; use frames that overlap more")
+        raise RuntimeError(
+            f"istft: window overlap add min: {lowest:g} is not above 1e-11; use frames that overlap more"
+        )
     signal = signal / envelope
     if stop > total:
         signal = padded(signal, (0, stop - total))

@@ -1,7 +1,7 @@
 """Memory by sizes, strides and offsets, with PyTorch's signatures.
 
-Invariant: memory is row-major here whatever strides were asked for; a view knows the strides and the offset PyTorch's would
-have in the memory of the tensor it was taken from.
+Invariant: memory is row-major here whatever strides were asked for; a view knows the strides and the offset PyTorch's
+would have in the memory of the tensor it was taken from.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def empty_permuted(size: Sequence[int], physical_layout: Sequence[int], **option
     shape = as_size("empty_permuted", (size,))
     if len(physical_layout) != len(shape):
         raise RuntimeError(
-            f"Number of dimensions in size does not match the length of the physical_layout; i.e. len(size) = {len(shape)} "
-            f"is not equal to len(physical_layout) = {len(physical_layout)}"
+            f"Number of dimensions in size does not match the length of the physical_layout; i.e. len(size) = "
+            f"{len(shape)} is not equal to len(physical_layout) = {len(physical_layout)}"
         )
     if sorted(physical_layout) != list(range(len(shape))):
         raise RuntimeError(f"Duplicate or out of range dim in physical_layout {list(physical_layout)}")

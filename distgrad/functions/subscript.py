@@ -317,7 +317,7 @@ def getitem(input: Tensor, key: Any) -> Tensor:
     if tuple(x.shape) != tuple(parts.shape) or (x is input and not parts.rows and not parts.advanced):
         x = reshape(x, shape=tuple(parts.shape))
     for position, row in reversed(parts.rows):
-        x = ops.take_rows(x, row, axis=position)
+        x = ops.take_row(x, row, axis=position)
     if parts.advanced:
         found = _gather_dims(x, parts.advanced)
         x = ops.take_rows(found.x, found.index, axis=found.axis)

@@ -36,8 +36,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     lead, channels, height, width = _check_pixels("pixel_shuffle", input, r)
     if channels % (r * r):
         raise RuntimeError(
-            "pixel_shuffle expects its input's 'channel' dimension to be divisible by the square of upscale_factor, but "
-            f"input.size(-3)={channels} is not divisible by {r * r}"
+            "pixel_shuffle expects its input's 'channel' dimension to be divisible by the square of upscale_factor, "
+            f"but input.size(-3)={channels} is not divisible by {r * r}"
         )
     n, own = len(lead), channels // (r * r)
     parts = input.reshape(*lead, own, r, r, height, width)
@@ -75,7 +75,8 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     batch, channels = input.shape[:2]
     if channels % groups:
         raise RuntimeError(
-            f"channel_shuffle: Number of channels must be divisible by groups. Got {channels} channels and {groups} groups."
+            f"channel_shuffle: Number of channels must be divisible by groups. Got {channels} channels and {groups} "
+            "groups."
         )
     if input.size == 0 or 0 in input.shape:
         return input.clone()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.families import identity_of
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op
 from distgrad.placement import Partial, Placement, Replicate, Shard
@@ -21,8 +22,12 @@ def block_of(array: np.ndarray, dim: int, start: int, stop: int) -> np.ndarray:
     return array[(slice(None),) * dim + (slice(start, stop),)]
 
 
-def _nothing(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
-    """Gives what adds nothing: negative zeros where there are any, so that the sign of a zero survives a sum."""
+def _nothing(shape: tuple[int, ...], kind: np.dtype, reduce: str) -> np.ndarray:
+    """Gives what changes nothing in a reduction: negative zeros for a sum, so that the sign of a zero survives it."""
+    if reduce in ("max", "min"):
+        return np.full(shape, identity_of(reduce, kind), kind)
+    if reduce == "prod":
+        return np.ones(shape, kind)
     return np.zeros(shape, kind) if kind.kind in "biu" else np.full(shape, -0.0, kind)
 
 
@@ -48,7 +53,8 @@ def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[A
         if isinstance(placement, Shard):
             block = block_of(x, placement.dim, *placement.block(rank))
             return block if 0 in block.strides else np.ascontiguousarray(block)
-        return x if rank == 0 else _nothing(shape, x.dtype)
+        assert isinstance(placement, Partial)
+        return x if rank == 0 else _nothing(shape, x.dtype, placement.reduce)
     assert isinstance(source, Shard) and source.offsets is not None
     if isinstance(placement, Replicate):
         return (yield from collectives.all_gather(rank, world_size, x, source.dim, source.offsets, shape))
@@ -59,7 +65,8 @@ def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[A
                 rank, world_size, x, shape, source.dim, source.offsets, placement.dim, placement.offsets
             )
         )
-    whole = _nothing(shape, x.dtype)
+    assert isinstance(placement, Partial)
+    whole = _nothing(shape, x.dtype, placement.reduce)
     block_of(whole, source.dim, *source.block(rank))[...] = x
     return whole
 

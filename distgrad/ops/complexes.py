@@ -43,8 +43,8 @@ def _as_real_meta(x: TensorMeta) -> MetaResult:
 def _as_complex_meta(x: TensorMeta) -> MetaResult:
     if x.dtype not in (dtypes.float32, dtypes.float64):
         raise RuntimeError(
-            f"view_as_complex is only supported for floating point tensors (float32, float64), but got a tensor of scalar type: "
-            f"{x.dtype.name}"
+            f"view_as_complex is only supported for floating point tensors (float32, float64), but got a tensor of "
+            f"scalar type: {x.dtype.name}"
         )
     if not x.ndim:
         raise RuntimeError("Input tensor must have one or more dimensions")

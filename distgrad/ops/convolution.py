@@ -21,12 +21,13 @@ from numpy.lib.stride_tricks import as_strided
 
 from distgrad.meta import TensorMeta
 from distgrad.op import Entry, MetaResult, Op, Row
+from distgrad.ops.reduction import sum as sum_over
 from distgrad.placement import Shard, Spec
 
 Ints = tuple[int, ...]
 
 _BLOCK = 1 << 19  # elements of columns made at once: few enough to stay in cache (measured)
-_WASTE = 1.25  # positions computed in vain, at most, for reading whole padded rows
+_WASTE = 1.6  # positions computed in vain, at most, for reading whole padded rows
 
 
 class _Geometry:
@@ -98,27 +99,26 @@ def _is_pointwise(kernel: Ints, stride: Ints, padding: Ints, spatial: Ints, size
     return spatial == size and all(k == 1 for k in kernel) and all(s == 1 for s in stride) and not any(padding)
 
 
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Multiplies stacks of matrices; products over one index are faster as broadcast ones."""
-    return a * b if a.shape[2] == 1 else np.matmul(a, b)
-
-
 def _wide(kind: np.dtype) -> np.dtype:
     """Gives the dtype sums are taken in: float32 for the halves."""
     return np.dtype(np.float32) if kind.kind == "V" or kind.name in ("float16", "bfloat16") else kind
 
 
-def _conv(x: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, dilation: Ints, groups: int,
-          size: Ints) -> np.ndarray:
+def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, stride: Ints, padding: Ints, dilation: Ints,
+          groups: int, size: Ints) -> np.ndarray:
     kind = x.dtype
     x, w = (v.astype(_wide(kind), copy=False) for v in (x, w))
     batch, out_channels, kernel = x.shape[0], w.shape[0], w.shape[2:]
+    shift = None if b is None else b.astype(x.dtype, copy=False).reshape(-1, *(1,) * len(size))
+    out: np.ndarray
     if not (x.size and w.size and prod(size)):
-        return np.zeros((batch, out_channels, *size), kind)
+        out = np.zeros((batch, out_channels, *size), kind)
+        return out if shift is None else np.add(out, shift).astype(kind, copy=False)
     weights = np.ascontiguousarray(w).reshape(groups, out_channels // groups, prod(w.shape[1:]))
     if _is_pointwise(kernel, stride, padding, x.shape[2:], size):
         flat = x.reshape(batch, groups, x.shape[1] // groups, prod(size))
-        return np.matmul(weights, flat).reshape(batch, out_channels, *size).astype(kind, copy=False)
+        out = np.matmul(weights, flat).reshape(batch, out_channels, *size)
+        return (out if shift is None else np.add(out, shift, out=out)).astype(kind, copy=False)
     sizes = _Geometry(batch, x.shape[1], x.shape[2:], kernel, size, stride, padding, dilation)
     out = np.empty((batch, out_channels, *size), kind)
     padded = sizes.padded(x.dtype)
@@ -128,9 +128,13 @@ def _conv(x: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, dilation
         padded[(slice(None), slice(count), *to)] = x[(images, slice(None), *source)].swapaxes(0, 1)
         for first, last in rows:
             columns = sizes.columns(padded, count, first, last)
-            made = _product(weights, columns.reshape(groups, weights.shape[2], -1))
+            made = np.matmul(weights, columns.reshape(groups, weights.shape[2], -1))
             made = made.reshape(out_channels, count, last - first, *sizes.computed[1:])
-            out[images, :, first:last] = made[(..., *sizes.crop())].swapaxes(0, 1)
+            made = made[(..., *sizes.crop())].swapaxes(0, 1)
+            if shift is None:
+                out[images, :, first:last] = made
+            else:
+                out[images, :, first:last] = made + shift
     return out
 
 
@@ -152,6 +156,13 @@ def _conv_input(g: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, di
     out = np.zeros((batch, channels, *size), kind)
     if not (out.size and g.size and w.size):
         return out
+    if all(s == 1 for s in stride) and w.shape[0] <= channels and prod(size) <= _WASTE * prod(g.shape[2:]):
+        # Then it is a convolution with the taps in reverse, which copies columns where this one adds them up.
+        reverse = w.reshape(groups, -1, *w.shape[1:]).swapaxes(1, 2).reshape(channels, -1, *kernel)
+        reverse = reverse[(..., *(slice(None, None, -1) for _ in kernel))]
+        sides = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding))
+        return _conv(g, reverse, stride=stride, padding=sides, dilation=dilation, groups=groups, size=size).astype(
+            kind, copy=False)
     transposed = np.ascontiguousarray(w).reshape(groups, w.shape[0] // groups, prod(w.shape[1:])).swapaxes(1, 2)
     if _is_pointwise(kernel, stride, padding, size, g.shape[2:]):
         flat = g.reshape(batch, groups, w.shape[0] // groups, prod(size))
@@ -163,19 +174,24 @@ def _conv_input(g: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, di
         count = images.stop - images.start
         padded[...] = 0
         for first, last in rows:
-            columns = _product(transposed, _cotangents(g, sizes, groups, images, first, last))
-            columns = columns.reshape(channels, *kernel, count, last - first, *sizes.computed[1:])
+            block = _cotangents(g, sizes, groups, images, first, last)
             target = sizes.taps(padded, count, first, last)
+            shape = (count, last - first, *sizes.computed[1:])
+            # A product over one index is faster as a broadcast one.
+            columns = transposed * block if block.shape[1] == 1 else np.matmul(transposed, block)
+            columns = columns.reshape(channels, *kernel, *shape)
             for tap in product(*(range(k) for k in kernel)):
-                # The taps of one position differ, so no element is added to twice in one of these sums. Beyond the
-                # last wanted position of the block there are only zeros to add, and there may be no memory.
+                # The taps of one position differ, so no element is added to twice in one of these sums.
                 _add_run(target[(slice(None), *tap)], columns[(slice(None), *tap)], sizes)
         out[(images, slice(None), *source)] = padded[(slice(None), slice(count), *to)].swapaxes(0, 1)
     return out
 
 
 def _add_run(target: np.ndarray, columns: np.ndarray, sizes: _Geometry) -> None:
-    """Adds columns (C, images, rows, ...) to where a tap reads them."""
+    """Adds columns (C, images, rows, ...) to where a tap reads them.
+
+    Beyond the last wanted position there are only zeros to add, and there may be no memory.
+    """
     if sizes.flat and target.size:
         run = (columns.shape[2] - 1) * prod(sizes.extent[1:])  # up to the start of the last row, then the last position
         run += sum((t - 1) * prod(sizes.extent[d + 1 :]) for d, t in enumerate(sizes.size) if d > 0) + 1
@@ -208,7 +224,7 @@ def _conv_weight(x: np.ndarray, g: np.ndarray, *, stride: Ints, padding: Ints, d
         for first, last in rows:
             columns = sizes.columns(padded, count, first, last)
             columns = columns.reshape(groups, total.shape[2], -1)
-            total += _product(_cotangents(g, sizes, groups, images, first, last), columns.swapaxes(1, 2))
+            total += np.matmul(_cotangents(g, sizes, groups, images, first, last), columns.swapaxes(1, 2))
     return total.reshape(shape).astype(kind, copy=False)
 
 
@@ -226,6 +242,11 @@ def _same(name: str, a: TensorMeta, b: TensorMeta) -> None:
 def _conv_meta(x: TensorMeta, w: TensorMeta, *, size: Ints, **attrs: Any) -> MetaResult:
     _same("conv", x, w)
     return (TensorMeta.of((x.shape[0], w.shape[0], *size), x.dtype),), None
+
+
+def _conv_bias_meta(x: TensorMeta, w: TensorMeta, b: TensorMeta, **attrs: Any) -> MetaResult:
+    _same("conv", x, b)
+    return _conv_meta(x, w, **attrs)
 
 
 def _conv_input_meta(g: TensorMeta, w: TensorMeta, *, size: Ints, groups: int, **attrs: Any) -> MetaResult:
@@ -254,24 +275,14 @@ def _form_rows(first: tuple[Entry, ...], second: tuple[Entry, ...], out: tuple[E
             result = out[index]
             yield Row((first[index], second[index]), ("sum" if result is None else result,))
         if groups > 1:  # whole groups of channels, so many of each operand
-            per_group = {"o": _out_channels(channels, ins, outs) // groups, "c": _in_channels(channels, ins, outs) // groups}
-            scales = tuple(per_group["o" if kind == "w" else kind] for kind in channels)
+            sizes = {kind: (*ins, *outs)[channels.index(kind)].shape[1] // groups for kind in "oc"}
+            scales = tuple(sizes["o" if kind == "w" else kind] for kind in channels)
             dims = tuple(0 if kind == "w" else 1 for kind in channels)
             yield Row(dims[:2], dims[2:], scales)
         yield Row(("sum", None), ("sum",))
         yield Row((None, "sum"), ("sum",))
 
     return rows
-
-
-def _out_channels(channels: str, ins: Sequence[Any], outs: Sequence[TensorMeta]) -> int:
-    position = channels.index("o")
-    return (*ins, *outs)[position].shape[1]
-
-
-def _in_channels(channels: str, ins: Sequence[Any], outs: Sequence[TensorMeta]) -> int:
-    position = channels.index("c")
-    return (*ins, *outs)[position].shape[1]
 
 
 def _own_groups(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[Spec], rank: int) -> dict[str, Any]:
@@ -287,17 +298,33 @@ def _own_weight(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[Spec],
     return {**_own_groups(attrs, ins, outs, rank), "inner": outs[0].shape[1]}
 
 
+def _conv_bias_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    """Rows of a convolution where no parts are summed; output channels take their part of the bias."""
+    for row in conv.rows(ins[:2], outs, attrs):
+        if "sum" not in (*row.ins, *row.outs):
+            scales = None if row.scales is None else (*row.scales[:2], row.scales[2], row.scales[2])
+            yield Row((*row.ins, 0 if row.outs == (1,) else None), row.outs, scales)
+
+
+_X_RULE, _W_RULE = (
+    lambda g, w, x_shape, stride, padding, dilation, groups: conv_input(
+        g, w, stride=stride, padding=padding, dilation=dilation, groups=groups, size=x_shape[2:]),
+    lambda g, x, w_shape, stride, padding, dilation, groups: conv_weight(
+        x, g, stride=stride, padding=padding, dilation=dilation, groups=groups, size=w_shape[2:]),
+)
+
 conv: Op = Op(
     "conv", _conv, meta=_conv_meta, inputs="x w", localize=_own_groups,
     rows=_form_rows((0, None, 1), (None, 0, 1), (0, 1, None), "cwo"),
-    vjps=(
-        lambda g, w, x_shape, stride, padding, dilation, groups: conv_input(
-            g, w, stride=stride, padding=padding, dilation=dilation, groups=groups, size=x_shape[2:]),
-        lambda g, x, w_shape, stride, padding, dilation, groups: conv_weight(
-            x, g, stride=stride, padding=padding, dilation=dilation, groups=groups, size=w_shape[2:]),
-    ),
+    vjps=(_X_RULE, _W_RULE),
 )
 """(N, C, *S) and a weight (O, C / groups, *K) give (N, O, *size)."""
+
+conv_bias = Op(
+    "conv_bias", _conv, meta=_conv_bias_meta, inputs="x w b", localize=_own_groups, rows=_conv_bias_rows,
+    vjps=(_X_RULE, _W_RULE, lambda g, x_shape: sum_over(g, axis=(0, *range(2, len(x_shape))), keepdims=False)),
+)
+"""`conv` plus a bias (O,), added while a block of the result is in cache."""
 
 conv_input: Op = Op(
     "conv_input", _conv_input, meta=_conv_input_meta, inputs="x w", localize=_own_groups,

@@ -74,7 +74,7 @@ def _real_to_complex_vjp(g: Any, x_shape: tuple[int, ...], axis: int, norm: str)
 
 real_to_complex: Op = Op("fft_real", _real_to_complex, meta=_real_meta, inputs="x", rows=_rows,
                          vjps=(_real_to_complex_vjp,))
-"""The first n // 2 + 1 terms of the forward transform of real numbers along one dim; the others are their conjugates."""
+"""The first n // 2 + 1 terms of the forward transform of real numbers along one dim; the rest are their conjugates."""
 
 
 def _half_meta(x: TensorMeta, *, axis: int, norm: str, n: int) -> MetaResult:

@@ -1,6 +1,7 @@
 """Hashes of tensors.
 
-Invariant: the hash depends on the values alone, not on their order or their dtype's width. Definition: torch.hash_tensor.
+Invariant: the hash depends on the values alone, not on their order or their dtype's width. Definition:
+torch.hash_tensor.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from distgrad.op import MetaResult, Op
 
 def _xor_bits(x: np.ndarray, *, axis: tuple[int, ...], keepdims: bool) -> np.ndarray:
     wide = np.int64 if x.dtype.kind in "bi" else np.uint64 if x.dtype.kind == "u" else np.float64
-    bits = np.ascontiguousarray(x.astype(wide)).view(np.uint64).reshape(x.shape)
+    bits: Any = np.ascontiguousarray(x.astype(wide)).view(np.uint64).reshape(x.shape)
     return np.bitwise_xor.reduce(bits, axis=axis, keepdims=keepdims)
 
 

@@ -174,6 +174,18 @@ take_rows = Op(
 """Rows of `x` along `axis` at the positions of `index`, whose dims take the place of the axis. With `wrap=False`
 negative positions are errors."""
 
+take_row = Op(
+    "take_row",
+    _take_rows,
+    meta=_take_rows_meta,
+    inputs="x index",
+    rows=_take_rows_rows,
+    localize=_rows_window,
+    vjps=(lambda g, index, x_shape, axis: add_rows(g, index, shape=x_shape, axis=axis), None),
+    put=lambda base, new, index, *, axis: put_rows(base, index, new, axis=axis),
+)
+"""`take_rows` with a 0-d index: one row, as a view, which is what PyTorch gives for x[i] whatever i is."""
+
 add_rows: Op = Op(
     "add_rows",
     _add_rows,

@@ -4,8 +4,8 @@ Each spatial axis has a rule, a tuple of numbers that names a sparse matrix of T
 the matrices axis by axis, or their transposes. Invariant: a matrix is kept as taps, each at most one element per row,
 so an output element only ever sees the input elements of its own window.
 
-Rules: ("mean", S, T, kernel, stride, padding, with_padding), ("sum", S, T, kernel, stride, padding), ("area", S, T) with
-windows from floor(t * S / T) to ceil((t + 1) * S / T), and ("nearest" | "nearest-exact" | "linear" | "cubic" |
+Rules: ("mean", S, T, kernel, stride, padding, with_padding), ("sum", S, T, kernel, stride, padding), ("area", S, T)
+with windows from floor(t * S / T) to ceil((t + 1) * S / T), and ("nearest" | "nearest-exact" | "linear" | "cubic" |
 "linear-aa" | "cubic-aa", S, T, align_corners, scale), where scale (0: S / T) is input elements per output element.
 Source of the definitions: PyTorch, F.interpolate and F.avg_pool2d; Keys, "Cubic convolution interpolation", 1981.
 """
@@ -163,7 +163,7 @@ def _along(x: np.ndarray, axis: int, size: int, taps: Taps, common: float | None
 
 def _resample(x: np.ndarray, *, rules: tuple[Rule, ...], adjoint: bool = False) -> np.ndarray:
     kind = x.dtype
-    if kind.kind == "V" or kind.itemsize == 2 and kind.kind == "f":
+    if kind.kind == "V" or (kind.itemsize == 2 and kind.kind == "f"):
         return _resample(x.astype(np.float32), rules=rules, adjoint=adjoint).astype(kind)
     real = np.dtype(np.float32 if kind in (np.float32, np.complex64) else np.float64)
     lead = x.ndim - len(rules)
@@ -179,7 +179,8 @@ def _resample_meta(x: TensorMeta, *, rules: tuple[Rule, ...], adjoint: bool = Fa
     nearest = all(rule[0].startswith(("nearest", "sum")) for rule in rules)
     if x.dtype.category < 2 and not nearest:
         raise NotImplementedError(
-            f"interpolate/pool: not implemented for {x.dtype.name}; allowed: floating-point dtypes; convert with .float()"
+            f"interpolate/pool: not implemented for {x.dtype.name}; allowed: floating-point dtypes; convert with "
+            ".float()"
         )
     lead = x.ndim - len(rules)
     return (TensorMeta.of((*x.shape[:lead], *(rule[1 if adjoint else 2] for rule in rules)), x.dtype),), None

@@ -302,21 +302,23 @@ def _lstsq(a: np.ndarray, b: np.ndarray, rcond: Any, *, driver: str) -> tuple[np
     rank = np.zeros(tuple(batch), np.int64)
     wanted = driver in ("gelsd", "gelss")
     values = np.zeros((*batch, min(m, n)) if wanted else (0,), np.finfo(a.dtype).dtype)
-    if not a.size or not out.size:
+    if not a.size:
         return out, rank, values
+    right = b if b.shape[-1] else np.zeros((*b.shape[:-1], 1), b.dtype)  # rank and values exist without columns too
     for place in places(tuple(batch)):
         if driver == "gels":
-            rows = np.zeros((max(m, n), b.shape[-1]), b.dtype)
-            rows[:m] = b[place]
+            rows = np.zeros((max(m, n), right.shape[-1]), b.dtype)
+            rows[:m] = right[place]
             _, found, info = lapack("gels", a.dtype)(a[place], rows)
             fail("torch.linalg.lstsq", np.asarray(info), "The least squares solution could not be computed because the "
                  "input matrix does not have full rank (error code: {info}).")
-            out[place] = found[:n]
+            out[place] = found[:n, : b.shape[-1]]
             continue
         found, _, rank[place], singular = converging(
-            "torch.linalg.lstsq", linalg.lstsq, a[place], b[place], cond=rcond, lapack_driver=driver, check_finite=False
+            "torch.linalg.lstsq", linalg.lstsq, a[place], right[place], cond=rcond, lapack_driver=driver,
+            check_finite=False,
         )
-        out[place] = found
+        out[place] = found[:, : b.shape[-1]]
         if wanted:
             values[place] = singular
     return out, rank, values

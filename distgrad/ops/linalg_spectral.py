@@ -59,9 +59,11 @@ def _eigvalsh_meta(x: TensorMeta, *, upper: bool) -> MetaResult:
 
 
 def _eigh_rule(g: Any, w: Any, v: Any) -> Any:
-    """Giles 2008, section 3.1, for V^H V = I."""
+    """Giles 2008, section 3.1. V stays unitary, so only the skew-Hermitian part of V^H gV counts, which makes the
+    gradient Hermitian."""
     g_w, g_v = conjugated(g)
-    middle = quotient(off_diagonal(matmul(mh(v), g_v)), _gaps(w)) + diagonal_matrix(g_w)
+    inner = off_diagonal(matmul(mh(v), g_v))
+    middle = quotient((inner - mh(inner)) * 0.5, _gaps(w)) + diagonal_matrix(g_w)
     return conjugated(matmul(matmul(v, middle), mh(v)))
 
 

@@ -13,11 +13,25 @@ from typing import Any
 import numpy as np
 
 from distgrad import dtypes
-from distgrad.families import elementwise_rows, shape_of, unary
 from distgrad.families import binary as _binary
+from distgrad.families import elementwise_rows, shape_of, unary
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op
-from distgrad.ops.elementwise import cast, eq, exp, keep_array, lgamma, log, neg, pow, sgn, takes, vanish, where, widened
+from distgrad.ops.elementwise import (
+    cast,
+    eq,
+    exp,
+    keep_array,
+    lgamma,
+    log,
+    neg,
+    pow,
+    sgn,
+    takes,
+    vanish,
+    where,
+    widened,
+)
 
 _ROOT_TWO, _ROOT_PI, _ROOT_TWO_PI = math.sqrt(2), math.sqrt(math.pi), math.sqrt(2 * math.pi)
 _REAL = (0, 1, 2)

@@ -1,7 +1,7 @@
 """Reading and writing a tensor's row-major memory by sizes, strides and an offset.
 
-Invariant: the memory is that of the whole tensor, so these ops work on whole tensors (parts of a sum move as the sum does).
-Definition: the PyTorch page torch.as_strided.
+Invariant: the memory is that of the whole tensor, so these ops work on whole tensors (parts of a sum move as the sum
+does). Definition: the PyTorch page torch.as_strided.
 """
 
 from __future__ import annotations

@@ -165,5 +165,8 @@ def _unreached(address: str, error: BaseException) -> str:
             "RAY_AUTH_MODE is token; see that RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token "
             "holds this cluster's token"
         )
-    reasons = [str(one).strip().splitlines()[0] for one in (error, error.__cause__) if one is not None and str(one).strip()]
+    reasons = []
+    for one in (error, error.__cause__):
+        lines = [line.strip() for line in str(one or "").splitlines() if line.strip()]
+        reasons.extend(line for line in (*lines[:1], *lines[-1:]) if line not in reasons)
     return f"init: connecting to the Ray cluster at {address!r} failed: {': '.join(reasons) or type(error).__name__}; {hint}"

@@ -270,11 +270,11 @@ class RayGroup:
         )
 
     def _dead(self) -> list[int]:
-        """Gives the ranks whose actor has ended, asking for two seconds at most."""
+        """Gives the ranks whose actor has ended, asking for a second at most."""
         import ray
 
         refs = {actor.ping.remote(): rank for rank, actor in enumerate(self._actors)}
-        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=2.0)
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=1.0)
         return sorted(refs[ref] for ref in ready if _raises(ref))
 
     def _look(self) -> None:

@@ -134,7 +134,7 @@ def init(
         # What is registered last runs first: the workers' answers are taken before Ray's own exit handler ends Ray.
         atexit.unregister(shutdown)
         atexit.register(shutdown)
-    from distgrad.runtime.coordinator import Coordinator  # here: most programs that import distgrad start no session
+    from distgrad.runtime.coordinator import Coordinator  # here: importing distgrad stays quick
 
     coordinator = Coordinator(backend, shard_threshold=threshold)
     session = Session(coordinator, local=local_mode)
@@ -156,7 +156,9 @@ def shutdown() -> None:
         if unread:
             import logging
 
-            logging.getLogger("distgrad").warning("operations that failed and whose results were never read, recorded at: %s", ", ".join(unread))
+            logging.getLogger("distgrad").warning(
+                "operations that failed and whose results were never read, recorded at: %s", ", ".join(unread)
+            )
     finally:
         coordinator.close()
 

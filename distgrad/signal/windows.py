@@ -1,8 +1,9 @@
 """Window functions of M points, under torch.signal.windows' names.
 
-Invariant: `sym=False` gives the first M points of the symmetric window of M + 1 (one period, for spectra). All windows take
-`dtype` (floating, the default dtype unless given), `device`, `layout` and `requires_grad`; ValueError for a negative M or
-another dtype. Definitions: the PyTorch page "torch.signal.windows" and Harris, "On the use of windows" (1978).
+Invariant: `sym=False` gives the first M points of the symmetric window of M + 1 (one period, for spectra). All
+windows take `dtype` (floating, the default dtype unless given), `device`, `layout` and `requires_grad`; ValueError
+for a negative M or another dtype. Definitions: the PyTorch page "torch.signal.windows" and Harris, "On the use of
+windows" (1978).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Normalization by running or batch statistics (``BatchNorm``, ``InstanceNorm``) and by neighbouring channels.
 
-Invariant: batch statistics are those of the global batch whatever its placement, so every ``BatchNorm`` is synchronized.
+Invariant: batch statistics are those of the global batch whatever its placement, so every ``BatchNorm`` is a
+synchronized one.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class _NormBase(Module):
         )
 
     def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: list, unexpected_keys: list,
-        error_msgs: list,
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: list,
+        unexpected_keys: list, error_msgs: list,
     ) -> None:
         # State dicts of version 1 have no count of batches.
         version = local_metadata.get("version", None)
@@ -129,13 +130,19 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    """Standardizes each channel of ``(N, C, H, W)`` over the batch; see ``BatchNorm1d``. Source: torch.nn.BatchNorm2d."""
+    """Standardizes each channel of ``(N, C, H, W)`` over the batch; see ``BatchNorm1d``.
+
+    Source: torch.nn.BatchNorm2d.
+    """
 
     _dims = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
-    """Standardizes each channel of ``(N, C, D, H, W)`` over the batch; see ``BatchNorm1d``. Source: torch.nn.BatchNorm3d."""
+    """Standardizes each channel of ``(N, C, D, H, W)`` over the batch; see ``BatchNorm1d``.
+
+    Source: torch.nn.BatchNorm3d.
+    """
 
     _dims = (5,)
 
@@ -231,7 +238,10 @@ class InstanceNorm1d(_InstanceNorm):
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Standardizes each channel of each sample of ``(N, C, H, W)`` or ``(C, H, W)``. Source: torch.nn.InstanceNorm2d."""
+    """Standardizes each channel of each sample of ``(N, C, H, W)`` or ``(C, H, W)``.
+
+    Source: torch.nn.InstanceNorm2d.
+    """
 
     _dims = (3, 4)
 

@@ -1,7 +1,7 @@
 """Convolution layers and their transposes over one to three spatial dimensions.
 
-Invariant: weights are ``(out, in / groups, *kernel)``, of the transposes ``(in, out / groups, *kernel)``, and start uniform
-in ``+-1/sqrt(fan_in)``, as biases do.
+Invariant: weights are ``(out, in / groups, *kernel)``, of the transposes ``(in, out / groups, *kernel)``, and start
+uniform in ``+-1/sqrt(fan_in)``, as biases do.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _ConvNd(Module):
         if out_channels % groups != 0:
             raise ValueError("out_channels must be divisible by groups")
         if padding_mode not in _PADDING_MODES:
-            raise ValueError(f"padding_mode must be one of {set(_PADDING_MODES)}, but got padding_mode='{padding_mode}'")
+            raise ValueError(f"padding_mode must be one of {_PADDING_MODES}, but got padding_mode='{padding_mode}'")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = repeated(kernel_size, self._dims)

@@ -47,7 +47,8 @@ class Fold(Module):
         self.stride = stride
 
     def forward(self, input: Tensor) -> Tensor:
-        return dg.nn.functional.fold(input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
+        return dg.nn.functional.fold(
+            input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def extra_repr(self) -> str:
         return (

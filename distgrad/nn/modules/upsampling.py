@@ -1,6 +1,7 @@
 """Layers that resize the spatial dimensions.
 
-Invariant: the scale is that of the given factor, or of the sizes where a size is given, as ``functional.interpolate`` says.
+Invariant: the scale is that of the given factor, or of the sizes where a size is given, as in
+``functional.interpolate``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from distgrad.tensor import Tensor
 
 
 class Upsample(Module):
-    """Resizes ``(N, C, *S)`` to ``size`` or by ``scale_factor``; ``mode`` as in ``interpolate``. Source: torch.nn.Upsample."""
+    """Resizes ``(N, C, *S)`` to ``size`` or by ``scale_factor``; ``mode`` as in ``functional.interpolate``.
+
+    Source: torch.nn.Upsample.
+    """
 
     def __init__(
         self, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None,
