@@ -250,7 +250,7 @@ def conjugate(g: Any) -> Any:
 
 
 def match(g: Any, spec: Any) -> Any:
-    """Gives a cotangent the shape and dtype of the input it belongs to: sums what was broadcast, casts what was cast."""
+    """Gives a cotangent the shape and dtype of the input it belongs to, undoing broadcasts and casts."""
     shape = spec.meta.shape
     if g.shape != shape:
         g = sum_to(g, shape)

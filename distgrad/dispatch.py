@@ -39,7 +39,8 @@ def make_plan(op: Op, specs: tuple[Any, ...], attrs: dict[str, Any]) -> Plan:
     """Checks a call's metadata and decides how it runs."""
     metas = [s if isinstance(s, type) else s.meta for s in specs]
     if not op.variadic and len(specs) != len(op.input_names):
-        raise TypeError(f"{op.name}: takes {len(op.input_names)} inputs ({', '.join(op.input_names)}), got {len(specs)}")
+        names = ", ".join(op.input_names)
+        raise TypeError(f"{op.name}: takes {len(op.input_names)} inputs ({names}), got {len(specs)}")
     outs, casts = op.meta(*metas, **attrs)
     session = graph.session()
     tensors = [s for s in specs if not isinstance(s, type)]
@@ -111,7 +112,9 @@ def install(tensor_type: type) -> None:
                 tensor._fn, tensor._index, tensor._needs_grad = fn, 0, True
             if op.put is not None and mode.track_views:
                 source = args[0]
-                tensor._view = View(source if fn is not None or source._fn is None else detached(source), op, args[1:], attrs)
+                if fn is None and source._fn is not None:
+                    source = detached(source)
+                tensor._view = View(source, op, args[1:], attrs)
             return tensor
         results = []
         for index, node in enumerate(nodes):

@@ -154,8 +154,8 @@ def require_home(node: Node) -> Session:
 def session_ended(spec: Spec) -> SessionError:
     """Gives the error of using a tensor whose session is not there any more."""
     return SessionError(
-        f"a tensor of shape {spec.shape} belongs to a session that has ended; copy tensors that must outlive a session with "
-        ".cpu() or .numpy() before shutdown()"
+        f"a tensor of shape {spec.shape} belongs to a session that has ended; copy tensors that must outlive a "
+        "session with .cpu() or .numpy() before shutdown()"
     )
 
 

@@ -129,7 +129,7 @@ def _reduction(register: int, out: int, spec: Spec, call: int) -> Instruction:
 
 
 def bucketed(instructions: list[Instruction]) -> list[Instruction]:
-    """Joins all-reduces of one dtype into buckets; each goes where its last gradient is ready or its first reader is."""
+    """Joins all-reduces of one dtype into buckets; each goes where its last part or first reader is."""
     result: list[Instruction] = []
     waiting: list[Instruction] = []
     size = 0

@@ -69,7 +69,8 @@ def check(program: Program) -> Program:
     for position, instruction in enumerate(program.instructions):
         for register in instruction.ins:
             if register not in known:
-                raise ValueError(f"instruction {position} ({instruction.op.name}) reads %{register}, which is not there")
+                name = instruction.op.name
+                raise ValueError(f"instruction {position} ({name}) reads %{register}, which is not there")
         if len(instruction.in_specs) != len(instruction.ins) or len(instruction.out_specs) != len(instruction.outs):
             raise ValueError(f"instruction {position} ({instruction.op.name}) has not one spec per register")
         for register in instruction.outs:

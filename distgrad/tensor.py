@@ -6,7 +6,6 @@ the tensor; views remember their parent and how they read it, and follow it when
 
 from __future__ import annotations
 
-import copyreg
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,36 +21,11 @@ from distgrad.graph import Node
 from distgrad.meta import TensorMeta
 from distgrad.op import OPS, Op, set_tensor_type
 from distgrad.ops.collective import redistribute as _redistribute
-from distgrad.placement import Placement, Spec, public, resolve
+from distgrad.placement import REPLICATE, Placement, Shard, Spec, public, resolve
+from distgrad.size import Size
 from distgrad.views import View
 
 _hook_ids = itertools.count()
-
-
-class Size(tuple[int, ...]):
-    """A tensor's shape; a tuple that prints as PyTorch's does."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        """Gives the number of elements."""
-        count = 1
-        for n in self:
-            count *= n
-        return count
-
-    def __repr__(self) -> str:
-        return f"torch.Size([{', '.join(map(str, self))}])"
-
-    def __getitem__(self, key: Any) -> Any:
-        found = tuple.__getitem__(self, key)
-        return Size(found) if isinstance(key, slice) else found
-
-    def __add__(self, other: Any) -> Size:  # type: ignore[override]  # as PyTorch: a Size plus a tuple is a Size
-        return Size(tuple.__add__(self, tuple(other)))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Size, (tuple(self),))
 
 
 class RemovableHandle:
@@ -158,8 +132,8 @@ class Tensor:
             )
         if not requires_grad and self._fn is not None:
             raise RuntimeError(
-                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
-                "subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in "
+                "a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
             )
         self._needs_grad = bool(requires_grad)
         return self
@@ -179,7 +153,7 @@ class Tensor:
             if placement is given or isinstance(placement, Shard):
                 source = value.detach()
             else:
-                source = _redistribute(value.detach(), placement=placement or resolve_replicated())
+                source = _redistribute(value.detach(), placement=placement or REPLICATE)
         self._leave_memory()
         self._node, self._view, self._version = source._node, source._view, version + 1
 
@@ -225,8 +199,8 @@ class Tensor:
         """Takes another value of any shape; RuntimeError for a view, whose memory is another tensor's."""
         if self._view is not None and self._view.op is not None:
             raise RuntimeError(
-                f"a view of shape {list(self.shape)} cannot be resized to {list(value.shape)}; resize the tensor it was taken "
-                "from, or a clone()"
+                f"a view of shape {list(self.shape)} cannot be resized to {list(value.shape)}; resize the tensor it "
+                "was taken from, or a clone()"
             )
         value = self._as_own_dtype(value)
         self._leave_memory()
@@ -263,7 +237,7 @@ class Tensor:
         value = self._as_own_dtype(value)
         placement, given = node.spec.placement, value._now().spec.placement
         if placement is None and given is not None and self._needs_grad:
-            placement = resolve_replicated()  # a parameter made before init joins the workers as one
+            placement = REPLICATE  # a parameter made before init joins the workers as one
         if placement is not None and given is not placement:
             value = _redistribute(value, placement=placement)
         if mode.enabled and self._needs_grad and not value._needs_grad:
@@ -338,7 +312,7 @@ class Tensor:
         placement = self._now().spec.placement
         current = g._now().spec.placement
         if current is not None and current is not placement:
-            g = _redistribute(g, placement=placement if placement is not None else resolve_replicated())
+            g = _redistribute(g, placement=placement if placement is not None else REPLICATE)
         if self.grad is None:
             out = Tensor._from_node(g._node)
             if mode.enabled:
@@ -449,7 +423,8 @@ class Tensor:
             return memo[id(self)]
         if self._fn is not None:
             raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment."
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+                "moment."
             )
         out = object.__new__(type(self))
         out._node = self._now()
@@ -468,21 +443,11 @@ class Tensor:
         return (_rebuild, (type(self), self.detach().numpy(), self.dtype.name, self.requires_grad))
 
 
-copyreg.constructor(Size)
-
-
 def _rebuild(cls: type, array: np.ndarray, kind: str, requires_grad: bool) -> Tensor:
     out = object.__new__(cls)
     out._node = Node(Spec.of(TensorMeta.of(array.shape, dtypes.named(kind))), array)
     out._needs_grad = requires_grad
     return out
-
-
-def resolve_replicated() -> Placement:
-    """Gives the placement of a whole tensor on every worker."""
-    from distgrad.placement import REPLICATE
-
-    return REPLICATE
 
 
 def make_saved(node: Node, edge: Any) -> Tensor:
@@ -522,8 +487,8 @@ def _cotangents(outputs: Sequence[Tensor], gradients: Sequence[Any] | None, crea
                 g = _ones_like(out)
         elif g.shape != out.shape:
             raise RuntimeError(
-                f"Mismatch in shape: grad_output[{position}] has a shape of {g.shape} and output[{position}] has a shape "
-                f"of {out.shape}."
+                f"Mismatch in shape: grad_output[{position}] has a shape of {g.shape} and output[{position}] has a "
+                f"shape of {out.shape}."
             )
         roots.append((edge_of(out), g))
     return roots
@@ -569,7 +534,7 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
         if not wanted:
             raise RuntimeError("'inputs' argument to backward() cannot be empty.")
         if not all(t.requires_grad for t in wanted):
-            raise RuntimeError("backward: can't retain_grad on Tensor that has requires_grad=False; inputs must require grad")
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False; inputs must require grad")
     roots = _cotangents(outputs, grad_tensors, create_graph)
     edges = None if wanted is None else [edge_of(t) for t in wanted]
     results, leaves = autodiff.run_backward(

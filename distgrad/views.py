@@ -143,7 +143,8 @@ def rebind(tensor: Any, value: Any) -> None:
 def _store(root: Any, node: Node) -> bool:
     """Puts a value into a tensor that is no view; says whether its memory, a numpy array of the user's, was kept."""
     old = root._node
-    if root._shares_numpy and old.data is not None and node.data is not None and not old.saved and old.spec is node.spec:
+    fits = old.data is not None and node.data is not None and old.spec is node.spec
+    if root._shares_numpy and fits and not old.saved:
         np.copyto(old.data, node.data)
         return True
     root._shares_numpy = False

@@ -53,7 +53,8 @@ def client_address(cluster: Any) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "ray.util.client.server", "--address", cluster.address, "--host", "127.0.0.1", "--port",
          str(port), "--mode", "proxy"],
-        env=os.environ | cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env=os.environ | cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         for _ in range(300):

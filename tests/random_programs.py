@@ -46,28 +46,66 @@ class Program:
 
 
 UNARY: dict[str, Callable[[Any], Any]] = {
-    "tanh": lambda x: x.tanh(), "sigmoid": lambda x: x.sigmoid(), "sin": lambda x: x.sin(), "cos": lambda x: x.cos(),
-    "exp tanh": lambda x: x.tanh().exp(), "relu": lambda x: x.relu(), "gelu": lambda x: F.gelu(x), "abs": lambda x: x.abs(),
-    "softplus": lambda x: F.softplus(x), "square": lambda x: (x * 0.5).square(), "sqrt": lambda x: (x * x + 1).sqrt(),
-    "log": lambda x: (x * x + 1).log(), "neg": lambda x: -x, "clamp": lambda x: x.clamp(-0.9, 0.8), "erf": lambda x: x.erf(),
-    "leaky_relu": lambda x: F.leaky_relu(x, 0.1), "times": lambda x: x * 0.75, "one minus": lambda x: 1 - x,
-    "over": lambda x: x / 3, "cube": lambda x: x.tanh() ** 3, "clone": lambda x: x.clone(), "detach": lambda x: x.detach() * x,
-    "float32 and back": lambda x: x.to(dg.float32).to(x.dtype) * 0 + x, "contiguous": lambda x: x.contiguous(),
-    "count": lambda x: (x > 0).sum() * 0.01 + x, "sign": lambda x: x * x.sign(), "elu": lambda x: F.elu(x), "silu": lambda x: F.silu(x),
+    "tanh": lambda x: x.tanh(),
+    "sigmoid": lambda x: x.sigmoid(),
+    "sin": lambda x: x.sin(),
+    "cos": lambda x: x.cos(),
+    "exp tanh": lambda x: x.tanh().exp(),
+    "relu": lambda x: x.relu(),
+    "gelu": lambda x: F.gelu(x),
+    "abs": lambda x: x.abs(),
+    "softplus": lambda x: F.softplus(x),
+    "square": lambda x: (x * 0.5).square(),
+    "sqrt": lambda x: (x * x + 1).sqrt(),
+    "log": lambda x: (x * x + 1).log(),
+    "neg": lambda x: -x,
+    "clamp": lambda x: x.clamp(-0.9, 0.8),
+    "erf": lambda x: x.erf(),
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.1),
+    "times": lambda x: x * 0.75,
+    "one minus": lambda x: 1 - x,
+    "over": lambda x: x / 3,
+    "cube": lambda x: x.tanh() ** 3,
+    "clone": lambda x: x.clone(),
+    "detach": lambda x: x.detach() * x,
+    "float32 and back": lambda x: x.to(dg.float32).to(x.dtype) * 0 + x,
+    "contiguous": lambda x: x.contiguous(),
+    "count": lambda x: (x > 0).sum() * 0.01 + x,
+    "sign": lambda x: x * x.sign(),
+    "elu": lambda x: F.elu(x),
+    "silu": lambda x: F.silu(x),
 }
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a.tanh() * b, "div": lambda a, b: a / (b * b + 1),
-    "maximum": lambda a, b: dg.maximum(a, b), "minimum": lambda a, b: dg.minimum(a, b), "where": lambda a, b: dg.where(a > b, a, b * 2),
-    "lerp": lambda a, b: dg.lerp(a, b, 0.3), "atan2": lambda a, b: dg.atan2(a, b * b + 1), "masked_fill": lambda a, b: a.masked_fill((b > 0).expand(a.shape), 0.5)
-    if a.shape == b.shape else a + b, "addcmul": lambda a, b: dg.addcmul(a, a, b, value=0.3), "hypot": lambda a, b: (a * a + b * b + 1).sqrt(),
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a.tanh() * b,
+    "div": lambda a, b: a / (b * b + 1),
+    "maximum": lambda a, b: dg.maximum(a, b),
+    "minimum": lambda a, b: dg.minimum(a, b),
+    "where": lambda a, b: dg.where(a > b, a, b * 2),
+    "lerp": lambda a, b: dg.lerp(a, b, 0.3),
+    "atan2": lambda a, b: dg.atan2(a, b * b + 1),
+    "masked_fill": lambda a, b: a.masked_fill((b > 0).expand(a.shape), 0.5) if a.shape == b.shape else a + b,
+    "addcmul": lambda a, b: dg.addcmul(a, a, b, value=0.3),
+    "hypot": lambda a, b: (a * a + b * b + 1).sqrt(),
 }
 REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "sum": lambda x, **k: x.sum(**k) * 0.3, "mean": lambda x, **k: x.mean(**k), "amax": lambda x, **k: x.amax(**k),
-    "amin": lambda x, **k: x.amin(**k), "logsumexp": lambda x, **k: x.logsumexp(**k), "var": lambda x, **k: x.var(correction=0, **k),
-    "norm": lambda x, **k: (x * x + 0.1).sum(**k).sqrt(), "prod": lambda x, **k: x.tanh().prod(**k) if isinstance(k["dim"], int) else x.mean(**k),
-    "std": lambda x, **k: (x + dg.arange(x.shape[k["dim"]] if isinstance(k["dim"], int) and k["dim"] == x.ndim - 1 else 1,
-                                        dtype=x.dtype)).std(correction=0, **k) if isinstance(k["dim"], int) and k["dim"] == x.ndim - 1 and x.shape[-1] > 1
-    else x.mean(**k),
+    "sum": lambda x, **k: x.sum(**k) * 0.3,
+    "mean": lambda x, **k: x.mean(**k),
+    "amax": lambda x, **k: x.amax(**k),
+    "amin": lambda x, **k: x.amin(**k),
+    "logsumexp": lambda x, **k: x.logsumexp(**k),
+    "var": lambda x, **k: x.var(correction=0, **k),
+    "norm": lambda x, **k: (x * x + 0.1).sum(**k).sqrt(),
+    "prod": lambda x, **k: x.tanh().prod(**k) if isinstance(k["dim"], int) else x.mean(**k),
+    "std": lambda x, **k: (
+        (
+            x
+            + dg.arange(x.shape[k["dim"]] if isinstance(k["dim"], int) and k["dim"] == x.ndim - 1 else 1, dtype=x.dtype)
+        ).std(correction=0, **k)
+        if isinstance(k["dim"], int) and k["dim"] == x.ndim - 1 and x.shape[-1] > 1
+        else x.mean(**k)
+    ),
 }
 
 
@@ -109,8 +147,26 @@ class Generator:
         return fitting[min(int(self.random.triangular(0, len(fitting), len(fitting))), len(fitting) - 1)]
 
     def candidate(self) -> Step | None:
-        kinds = [self.unary, self.unary, self.binary, self.binary, self.matmul, self.matmul, self.reduce, self.along, self.move,
-                 self.move, self.index, self.join, self.loss, self.norm, self.write, self.write, self.update, self.scatter]
+        kinds = [
+            self.unary,
+            self.unary,
+            self.binary,
+            self.binary,
+            self.matmul,
+            self.matmul,
+            self.reduce,
+            self.along,
+            self.move,
+            self.move,
+            self.index,
+            self.join,
+            self.loss,
+            self.norm,
+            self.write,
+            self.write,
+            self.update,
+            self.scatter,
+        ]
         if self.random_ops:
             kinds.append(self.draw)
         return self.random.choice(kinds)()
@@ -173,13 +229,19 @@ class Generator:
         if i is None:
             return None
         dim = self.random.randrange(self.values[i].ndim)
-        name, function = self.random.choice([
-            ("softmax", lambda x: F.softmax(x, dim=dim)), ("log_softmax", lambda x: F.log_softmax(x, dim=dim) * 0.3),
-            ("cumsum", lambda x: x.cumsum(dim) * 0.3), ("sort", lambda x: x.sort(dim=dim, stable=True).values),
-            ("flip", lambda x: x.flip(dim)), ("roll", lambda x: x.roll(1, dim)), ("cumprod", lambda x: x.tanh().cumprod(dim)),
-            ("argsort", lambda x: x.gather(dim, x.detach().argsort(dim=dim, stable=True))),
-            ("logcumsumexp", lambda x: x.logcumsumexp(dim)),
-        ])
+        name, function = self.random.choice(
+            [
+                ("softmax", lambda x: F.softmax(x, dim=dim)),
+                ("log_softmax", lambda x: F.log_softmax(x, dim=dim) * 0.3),
+                ("cumsum", lambda x: x.cumsum(dim) * 0.3),
+                ("sort", lambda x: x.sort(dim=dim, stable=True).values),
+                ("flip", lambda x: x.flip(dim)),
+                ("roll", lambda x: x.roll(1, dim)),
+                ("cumprod", lambda x: x.tanh().cumprod(dim)),
+                ("argsort", lambda x: x.gather(dim, x.detach().argsort(dim=dim, stable=True))),
+                ("logcumsumexp", lambda x: x.logcumsumexp(dim)),
+            ]
+        )
         return f"{name} dim={dim}", function, (i,)
 
     def move(self) -> Step | None:
@@ -196,14 +258,24 @@ class Generator:
         r.shuffle(order)
         shuffled = list(shape)
         r.shuffle(shuffled)
-        name, function = r.choice([
-            ("flatten", lambda x: x.reshape(-1)), (f"reshape {shuffled}", lambda x: x.reshape(shuffled)),
-            (f"permute {order}", lambda x: x.permute(*order)), (f"narrow {dim} {start} {size}", lambda x: x.narrow(dim, start, size)),
-            (f"step {step}", lambda x: x[::step]), (f"unsqueeze {dim}", lambda x: x.unsqueeze(dim)), ("squeeze", lambda x: x.squeeze()),
-            ("expand", lambda x: x.unsqueeze(0).expand(2, *shape)), ("repeat", lambda x: x.repeat(2, *(1,) * (len(shape) - 1))),
-            ("pad", lambda x: F.pad(x, (1, 0))), ("tail", lambda x: x[..., 1:]), ("split", lambda x: x.split(2, dim)[0]),
-            ("chunk", lambda x: x.chunk(2, dim)[-1]), ("tril", lambda x: x.tril() if x.ndim > 1 else x[:1]),
-        ])
+        name, function = r.choice(
+            [
+                ("flatten", lambda x: x.reshape(-1)),
+                (f"reshape {shuffled}", lambda x: x.reshape(shuffled)),
+                (f"permute {order}", lambda x: x.permute(*order)),
+                (f"narrow {dim} {start} {size}", lambda x: x.narrow(dim, start, size)),
+                (f"step {step}", lambda x: x[::step]),
+                (f"unsqueeze {dim}", lambda x: x.unsqueeze(dim)),
+                ("squeeze", lambda x: x.squeeze()),
+                ("expand", lambda x: x.unsqueeze(0).expand(2, *shape)),
+                ("repeat", lambda x: x.repeat(2, *(1,) * (len(shape) - 1))),
+                ("pad", lambda x: F.pad(x, (1, 0))),
+                ("tail", lambda x: x[..., 1:]),
+                ("split", lambda x: x.split(2, dim)[0]),
+                ("chunk", lambda x: x.chunk(2, dim)[-1]),
+                ("tril", lambda x: x.tril() if x.ndim > 1 else x[:1]),
+            ]
+        )
         return (name, function, (i,)) if not (name == "expand" and t.ndim > 3) else None
 
     def index(self) -> Step | None:
@@ -214,13 +286,17 @@ class Generator:
         rows = self.values[i].shape[0]
         chosen = [r.randrange(-rows, rows) for _ in range(r.choice([1, 3, 6]))]
         up = [c % rows for c in chosen]
-        name, function = r.choice([
-            (f"[{chosen}]", lambda x: x[dg.tensor(chosen)]), (f"index_select {up}", lambda x: x.index_select(0, dg.tensor(up))),
-            (f"row {chosen[0]}", lambda x: x[chosen[0]]), ("mask", lambda x: x[dg.tensor([j % 2 == 0 for j in range(rows)])]),
-            ("argmax", lambda x: x[x.detach().reshape(x.shape[0], -1).sum(1).argmax()]),
-            ("take_along", lambda x: x.gather(0, dg.zeros(x.shape, dtype=dg.int64) + chosen[0] % rows)),
-            ("embedding", lambda x: F.embedding(dg.tensor([up, up]), x) if x.ndim == 2 else x[up]),
-        ])
+        name, function = r.choice(
+            [
+                (f"[{chosen}]", lambda x: x[dg.tensor(chosen)]),
+                (f"index_select {up}", lambda x: x.index_select(0, dg.tensor(up))),
+                (f"row {chosen[0]}", lambda x: x[chosen[0]]),
+                ("mask", lambda x: x[dg.tensor([j % 2 == 0 for j in range(rows)])]),
+                ("argmax", lambda x: x[x.detach().reshape(x.shape[0], -1).sum(1).argmax()]),
+                ("take_along", lambda x: x.gather(0, dg.zeros(x.shape, dtype=dg.int64) + chosen[0] % rows)),
+                ("embedding", lambda x: F.embedding(dg.tensor([up, up]), x) if x.ndim == 2 else x[up]),
+            ]
+        )
         return name, function, (i,)
 
     def join(self) -> Step | None:
@@ -246,12 +322,17 @@ class Generator:
         r, rows = self.random, self.values[i].shape[0]
         targets = [r.randrange(4) for _ in range(rows)]
         own = [r.randrange(rows) for _ in range(rows)]
-        name, function = r.choice([
-            (f"index_add {targets}", lambda x: dg.zeros(4, *x.shape[1:], dtype=x.dtype).index_add(0, dg.tensor(targets), x)),
-            (f"index_add own {own}", lambda x: x.index_add(0, dg.tensor(own), x * 0.5)),
-            (f"index_copy {own[:1]}", lambda x: x.index_copy(0, dg.tensor(own[:1]), x[:1] * 2)),
-            ("scatter_add", lambda x: x.scatter_add(0, dg.zeros(x.shape, dtype=dg.int64) + own[0], x * 0.1)),
-        ])
+        name, function = r.choice(
+            [
+                (
+                    f"index_add {targets}",
+                    lambda x: dg.zeros(4, *x.shape[1:], dtype=x.dtype).index_add(0, dg.tensor(targets), x),
+                ),
+                (f"index_add own {own}", lambda x: x.index_add(0, dg.tensor(own), x * 0.5)),
+                (f"index_copy {own[:1]}", lambda x: x.index_copy(0, dg.tensor(own[:1]), x[:1] * 2)),
+                ("scatter_add", lambda x: x.scatter_add(0, dg.zeros(x.shape, dtype=dg.int64) + own[0], x * 0.1)),
+            ]
+        )
         return name, function, (i,)
 
     def loss(self) -> Step | None:
@@ -263,14 +344,25 @@ class Generator:
         reduction = r.choice(["mean", "sum", "none"])
         j = self.pick(lambda t: tuple(t.shape) == shape)
         assert j is not None
-        name, function = r.choice([
-            (f"cross_entropy {labels}", lambda a, b: F.cross_entropy(a, dg.tensor(labels), reduction=reduction) * 0.2),
-            ("mse_loss", lambda a, b: F.mse_loss(a, b, reduction=reduction) * 0.2),
-            ("smooth_l1", lambda a, b: F.smooth_l1_loss(a, b, reduction=reduction)),
-            ("bce_logits", lambda a, b: F.binary_cross_entropy_with_logits(a, b.detach().sigmoid(), reduction=reduction)),
-            ("kl_div", lambda a, b: F.kl_div(F.log_softmax(a, 1), F.softmax(b, 1), reduction="none")),
-            ("nll_loss ignore", lambda a, b: F.nll_loss(F.log_softmax(a, 1), dg.tensor(labels), ignore_index=0, reduction="sum")),
-        ])
+        name, function = r.choice(
+            [
+                (
+                    f"cross_entropy {labels}",
+                    lambda a, b: F.cross_entropy(a, dg.tensor(labels), reduction=reduction) * 0.2,
+                ),
+                ("mse_loss", lambda a, b: F.mse_loss(a, b, reduction=reduction) * 0.2),
+                ("smooth_l1", lambda a, b: F.smooth_l1_loss(a, b, reduction=reduction)),
+                (
+                    "bce_logits",
+                    lambda a, b: F.binary_cross_entropy_with_logits(a, b.detach().sigmoid(), reduction=reduction),
+                ),
+                ("kl_div", lambda a, b: F.kl_div(F.log_softmax(a, 1), F.softmax(b, 1), reduction="none")),
+                (
+                    "nll_loss ignore",
+                    lambda a, b: F.nll_loss(F.log_softmax(a, 1), dg.tensor(labels), ignore_index=0, reduction="sum"),
+                ),
+            ]
+        )
         return f"{name} {reduction}", function, (i, j)
 
     def norm(self) -> Step | None:
@@ -363,12 +455,17 @@ class Generator:
         if i is None:
             return None
         shape = tuple(self.values[i].shape)
-        name, function = self.random.choice([
-            ("plus randn", lambda x: x + dg.randn(shape, dtype=x.dtype) * 0.1), ("dropout", lambda x: F.dropout(x, 0.4)),
-            ("times rand_like", lambda x: x * dg.rand_like(x)), ("bernoulli", lambda x: x * dg.bernoulli(dg.full(shape, 0.5, dtype=x.dtype))),
-            ("uniform_", lambda x: x + x.detach().clone().uniform_(-0.1, 0.1)), ("randint", lambda x: x * dg.randint(0, 3, shape)),
-            ("permuted", lambda x: x[dg.randperm(x.shape[0])] if x.ndim else x * 2),
-        ])
+        name, function = self.random.choice(
+            [
+                ("plus randn", lambda x: x + dg.randn(shape, dtype=x.dtype) * 0.1),
+                ("dropout", lambda x: F.dropout(x, 0.4)),
+                ("times rand_like", lambda x: x * dg.rand_like(x)),
+                ("bernoulli", lambda x: x * dg.bernoulli(dg.full(shape, 0.5, dtype=x.dtype))),
+                ("uniform_", lambda x: x + x.detach().clone().uniform_(-0.1, 0.1)),
+                ("randint", lambda x: x * dg.randint(0, 3, shape)),
+                ("permuted", lambda x: x[dg.randperm(x.shape[0])] if x.ndim else x * 2),
+            ]
+        )
         return name, function, (i,)
 
 
@@ -423,15 +520,21 @@ def well_conditioned(program: Program, outcome: Outcome, tolerance: float, order
 
 def compare(found: Outcome, expected: Outcome, tolerance: float, program: Program, note: str) -> None:
     """Asserts equality up to `tolerance`, relative to the largest magnitude; the message prints the program."""
-    groups = (("value", found.values, expected.values), ("gradient", found.first, expected.first),
-              ("double gradient", found.second, expected.second))
+    groups = (
+        ("value", found.values, expected.values),
+        ("gradient", found.first, expected.first),
+        ("double gradient", found.second, expected.second),
+    )
     for kind, ours, theirs in groups:
         scale = max((float(np.abs(b).max()) for b in theirs if b is not None and b.size), default=1.0)
         for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             where = f"{kind} %{number}, {note}\n{program}"
             if a is None or b is None:
                 present = a if b is None else b
-                assert present is None or not np.any(present), where
+                if present is not None:
+                    assert not np.any(present), where
                 continue
             assert a.shape == b.shape and a.dtype == b.dtype, where
-            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1.0, scale), equal_nan=True, err_msg=where)
+            np.testing.assert_allclose(
+                a, b, rtol=tolerance, atol=tolerance * max(1.0, scale), equal_nan=True, err_msg=where
+            )

@@ -43,7 +43,9 @@ def driver(script: str, *arguments: str, **environment: str) -> Iterator[subproc
         process.wait(timeout=10)
 
 
-def run_driver(script: str, *arguments: str, seconds: float = 90, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_driver(
+    script: str, *arguments: str, seconds: float = 90, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs a driver to its end."""
     with driver(script, *arguments, **environment) as process:
         out, errors = process.communicate(timeout=seconds)
@@ -56,7 +58,8 @@ def line_of(process: subprocess.Popen[str], start: str) -> str:
     for line in process.stdout:
         if line.startswith(start):
             return line.removeprefix(start).strip()
-    raise AssertionError(f"the driver ended without a line {start!r}: {process.stderr.read() if process.stderr else ''}")
+    errors = process.stderr.read() if process.stderr else ""
+    raise AssertionError(f"the driver ended without a line {start!r}: {errors}")
 
 
 def rest(process: subprocess.Popen[str]) -> tuple[str, str]:

@@ -1,20 +1,16 @@
-"""The local autograd engine against torch: backward, grad, hooks, modes, errors, long chains, and what is saved."""
+"""The local autograd engine against torch: backward, grad, hooks, modes, errors, and long chains."""
 
 from __future__ import annotations
 
-import collections
 import gc
 import re
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.op import OPS
 
 torch = pytest.importorskip("torch")
 BOTH = pytest.mark.parametrize("T", [dg, torch], ids=["distgrad", "torch"])
@@ -38,29 +34,6 @@ def on_both(function: Any) -> None:
         assert (mine is None) == (other is None)
         if mine is not None:
             same(mine, other)
-
-
-@contextmanager
-def counted_kernels() -> Iterator[collections.Counter[str]]:
-    """Counts kernel calls by op while entered."""
-    counts: collections.Counter[str] = collections.Counter()
-    before = {}
-
-    def wrap(name: str, kernel: Any) -> Any:
-        def counted(*args: Any, **attrs: Any) -> Any:
-            counts[name] += 1
-            return kernel(*args, **attrs)
-
-        return counted
-
-    for name, op in OPS.items():
-        before[name] = op.kernel
-        op.kernel = wrap(name, op.kernel)
-    try:
-        yield counts
-    finally:
-        for name, kernel in before.items():
-            OPS[name].kernel = kernel
 
 
 # backward and grad ------------------------------------------------------------------------------------------
@@ -94,7 +67,8 @@ def test_gradients_have_the_shape_of_their_inputs(shapes: tuple[tuple[int, ...],
         if 0 in shapes[1]:
             b = T.zeros(shapes[1], dtype=T.float64, requires_grad=True)
         (a * b / (b * b + 2)).sum().backward()
-        assert tuple(a.grad.shape) == shapes[0] and tuple(b.grad.shape) == shapes[1]
+        assert tuple(a.grad.shape) == shapes[0]
+        assert tuple(b.grad.shape) == shapes[1]
         return [a.grad, b.grad]
 
     on_both(run)
@@ -105,7 +79,8 @@ def test_gradients_have_the_dtype_of_their_inputs() -> None:
         a = T.ones(3, dtype=T.float32, requires_grad=True)
         b = T.ones(3, dtype=T.float64, requires_grad=True)
         (a * b).sum().backward()
-        assert a.grad.dtype == T.float32 and b.grad.dtype == T.float64
+        assert a.grad.dtype == T.float32
+        assert b.grad.dtype == T.float64
 
 
 def test_backward_of_a_non_scalar_with_a_gradient() -> None:
@@ -132,7 +107,8 @@ def test_grad_does_not_touch_grad_fields() -> None:
         x, w = leaf(T, 3), leaf(T, 3, seed=2)
         y = x * w
         result = T.autograd.grad(y.sum(), [x, y, w])
-        assert x.grad is None and w.grad is None
+        assert x.grad is None
+        assert w.grad is None
         return list(result)
 
     on_both(run)
@@ -143,7 +119,7 @@ def test_double_and_triple_gradients() -> None:
         x = leaf(T, 4)
         y = (x.sin() * x.exp()).sum()
         found = []
-        for order in range(3):
+        for _ in range(3):
             (y,) = T.autograd.grad(y.sum(), x, create_graph=True)
             found.append(y)
         return found
@@ -215,9 +191,13 @@ def test_errors_of_backward(T: Any) -> None:
     x = leaf(T, 4)
     with pytest.raises(RuntimeError, match="grad can be implicitly created only for scalar outputs"):
         (x * 2).backward()
-    with pytest.raises(RuntimeError, match=re.escape("element 0 of tensors does not require grad and does not have a grad_fn")):
+    with pytest.raises(
+        RuntimeError, match=re.escape("element 0 of tensors does not require grad and does not have a grad_fn")
+    ):
         x.detach().sum().backward()
-    with pytest.raises(RuntimeError, match=re.escape("Mismatch in shape: grad_output[0] has a shape of torch.Size([3])")):
+    with pytest.raises(
+        RuntimeError, match=re.escape("Mismatch in shape: grad_output[0] has a shape of torch.Size([3])")
+    ):
         (x * 2).backward(T.ones(3, dtype=T.float64))
     with pytest.raises(RuntimeError, match="cannot be empty"):
         x.sum().backward(inputs=[])
@@ -258,7 +238,7 @@ def test_backward_into_chosen_inputs() -> None:
 
 def test_integers_cannot_require_gradients() -> None:
     for T in (dg, torch):
-        with pytest.raises(RuntimeError, match="[Oo]nly Tensors of floating point"):
+        with pytest.raises(RuntimeError, match=r"[Oo]nly Tensors of floating point"):
             T.arange(3).requires_grad_()
         y = leaf(T, 3) * 2
         with pytest.raises(RuntimeError, match="you can only change requires_grad flags of leaf variables"):
@@ -385,7 +365,8 @@ def test_retain_grad_keeps_the_gradient_of_a_non_leaf() -> None:
 def test_modes(T: Any) -> None:
     x = leaf(T, 3)
     with T.no_grad():
-        assert not T.is_grad_enabled() and not (x * 2).requires_grad
+        assert not T.is_grad_enabled()
+        assert not (x * 2).requires_grad
         with T.enable_grad():
             assert (x * 2).requires_grad
         assert not (x * 2).requires_grad
@@ -435,7 +416,8 @@ def test_backward_works_under_no_grad(T: Any) -> None:
     y = (x * x).sum()
     with T.no_grad():
         y.backward()
-    assert np.allclose(x.grad.numpy(), 2 * x.detach().numpy()) and not x.grad.requires_grad
+    assert np.allclose(x.grad.numpy(), 2 * x.detach().numpy())
+    assert not x.grad.requires_grad
 
 
 @BOTH
@@ -444,9 +426,14 @@ def test_detach_cuts_the_graph(T: Any) -> None:
     y = x * 2
     (y * y.detach()).sum().backward()
     assert np.allclose(x.grad.numpy(), 4 * x.detach().numpy())
-    assert y.detach().is_leaf and not y.detach().requires_grad and not y.is_leaf and y.grad_fn is not None
+    assert y.detach().is_leaf
+    assert not y.detach().requires_grad
+    assert not y.is_leaf
+    assert y.grad_fn is not None
     z = y.detach_()
-    assert z is y and y.is_leaf and y.grad_fn is None
+    assert z is y
+    assert y.is_leaf
+    assert y.grad_fn is None
 
 
 # Control flow, depth, sharing -------------------------------------------------------------------------------
@@ -532,7 +519,10 @@ def test_history_is_not_kept_by_detached_values() -> None:
     w = dg.ones(3, requires_grad=True)
     kept = []
     for keep in (
-        lambda t: t.detach(), lambda t: t.data, lambda t: t[0].detach(), lambda t: t.detach()[0],
+        lambda t: t.detach(),
+        lambda t: t.data,
+        lambda t: t[0].detach(),
+        lambda t: t.detach()[0],
         lambda t: t.reshape(3, 1).transpose(0, 1).detach(),
     ):
         h = w * 2
@@ -544,176 +534,3 @@ def test_history_is_not_kept_by_detached_values() -> None:
         gc.collect()
         assert history() is None
     assert kept[0].tolist() == [2.0, 2.0, 2.0]
-
-
-def test_diamonds_are_walked_once() -> None:
-    depth = 60
-    x = dg.ones((), dtype=dg.float64, requires_grad=True)
-    y = x
-    for _ in range(depth):
-        y = (y + y) * 0.5
-    with counted_kernels() as counts:
-        y.backward()
-    assert x.grad.item() == 1.0
-    assert sum(counts.values()) <= 3 * depth + 2
-
-
-# What is saved and what is computed -------------------------------------------------------------------------
-
-
-def _survivors(build: Any) -> dict[str, bool]:
-    """Builds {name: tensor} and the result; says which arrays the result's graph keeps once the tensors are gone."""
-    named, result = build()
-    arrays = {name: weakref.ref(t._node.data) for name, t in named.items()}
-    fn = result._fn
-    named.clear()
-    del result, named
-    gc.collect()
-    alive = {name: r() is not None for name, r in arrays.items()}
-    del fn
-    return alive
-
-
-def _fresh(seed: int = 0) -> Any:
-    return dg.from_numpy(np.random.default_rng(seed).standard_normal(100).copy())
-
-
-def _grown(seed: int = 0) -> Any:
-    """A tensor that needs a gradient and whose own history holds no array."""
-    return _fresh(seed).requires_grad_() + 1.0
-
-
-def test_exp_saves_its_output_only() -> None:
-    def build() -> Any:
-        x = _grown()
-        y = x.exp()
-        return {"x": x, "y": y}, y
-
-    assert _survivors(build) == {"x": False, "y": True}
-
-
-def test_add_saves_nothing() -> None:
-    def build() -> Any:
-        x, z = _grown(), _grown(1)
-        y = x + z
-        return {"x": x, "z": z, "y": y}, y
-
-    assert _survivors(build) == {"x": False, "z": False, "y": False}
-
-
-def test_mul_saves_the_other_factor() -> None:
-    def build() -> Any:
-        x, z = _grown(), _fresh(1)
-        y = x * z
-        return {"x": x, "z": z, "y": y}, y
-
-    assert _survivors(build) == {"x": False, "z": True, "y": False}
-
-
-def test_sin_saves_its_input_and_relu_one_of_two() -> None:
-    def build_sin() -> Any:
-        x = _grown()
-        y = x.sin()
-        return {"x": x, "y": y}, y
-
-    def build_relu() -> Any:
-        x = _grown()
-        y = x.relu()
-        return {"x": x, "y": y}, y
-
-    assert _survivors(build_sin) == {"x": True, "y": False}
-    assert sum(_survivors(build_relu).values()) == 1
-
-
-def test_movement_and_sums_save_nothing() -> None:
-    for move in (
-        lambda x: x.sum(), lambda x: x.reshape(10, 10).transpose(0, 1), lambda x: x[3:7], lambda x: x.mean(),
-        lambda x: dg.cat([x, x]), lambda x: -x, lambda x: x * 2.0, lambda x: x.expand(3, 100), lambda x: x.cumsum(0),
-    ):
-
-        def build(move: Any = move) -> Any:
-            x = _grown() * 1.0  # the view ops keep what they read; an owner that is gone must not be kept by the graph
-            y = move(x)
-            return {"x": x}, y
-
-        named = build()
-        history = weakref.ref(named[0]["x"]._node.data)
-        fn = named[1]._fn
-        del named
-        gc.collect()
-        assert history() is None, move(_fresh())
-        del fn
-
-
-def test_matmul_saves_only_what_its_needed_rules_use() -> None:
-    def build() -> Any:
-        x, w = dg.from_numpy(np.ones((10, 10))), dg.from_numpy(np.ones((10, 10))).requires_grad_() + 0.0
-        y = x @ w
-        return {"x": x, "w": w, "y": y}, y
-
-    assert _survivors(build) == {"x": True, "w": False, "y": False}
-
-
-def test_saved_values_go_after_backward() -> None:
-    x = _grown()
-    y = x.sin()
-    array = weakref.ref(x._node.data)
-    y.sum().backward()
-    del x
-    gc.collect()
-    assert array() is None and y.shape == (100,)
-
-
-def test_nothing_is_saved_without_gradients() -> None:
-    x = _fresh()
-    array = weakref.ref(x._node.data)
-    y = x.sin() * x.exp()
-    with dg.no_grad():
-        z = _grown().sin()
-    del x
-    gc.collect()
-    assert array() is None and y._fn is None and z._fn is None
-
-
-def test_forward_runs_one_kernel_per_op_and_backward_runs_no_forward_again() -> None:
-    x, w = leaf(dg, 6, 5), leaf(dg, 5, 4, seed=1)
-    with counted_kernels() as counts:
-        loss = ((x @ w).exp().tanh() + 1.0).log().sum()
-    assert counts == {"matmul": 1, "exp": 1, "tanh": 1, "add": 1, "log": 1, "sum": 1}
-    with counted_kernels() as counts:
-        loss.backward()
-    for name in ("exp", "tanh", "log"):
-        assert name not in counts
-    assert counts["matmul"] == 2  # one per operand that needs a gradient
-
-
-def test_backward_computes_only_the_cotangents_that_are_needed() -> None:
-    x, w = leaf(dg, 6, 5), leaf(dg, 5, 4, seed=1)
-    with counted_kernels() as counts:
-        (x.detach() @ w).sum().backward()
-    assert counts["matmul"] == 2  # the product and the gradient of w
-    y = (x @ w).exp()
-    z = (x * 2).sin()
-    total = y.sum() + z.sum()
-    with counted_kernels() as counts:
-        dg.autograd.grad(total, w)
-    assert "cos" not in counts and counts["matmul"] == 1
-
-
-@pytest.mark.parametrize("name", ["softmax", "log_softmax", "layer_norm", "cross_entropy", "gelu", "std", "logsumexp"])
-def test_fused_rules_do_not_repeat_their_forward(name: str) -> None:
-    x = leaf(dg, 6, 5)
-    F = dg.nn.functional
-    calls = {
-        "softmax": lambda: F.softmax(x, dim=1), "log_softmax": lambda: F.log_softmax(x, dim=1),
-        "layer_norm": lambda: F.layer_norm(x, (5,)), "gelu": lambda: F.gelu(x), "std": lambda: x.std(dim=1),
-        "cross_entropy": lambda: F.cross_entropy(x, dg.tensor([0, 1, 2, 3, 4, 0])),
-        "logsumexp": lambda: x.logsumexp(1),
-    }
-    with counted_kernels() as forward:
-        y = calls[name]()
-    y = y.sum()
-    with counted_kernels() as backward:
-        y.backward()
-    arithmetic = {"add", "sub", "mul", "div", "neg", "sum", "reshape", "expand", "cast", "full", "pow", "matmul", "mean"}
-    assert not (set(forward) & set(backward)) - arithmetic

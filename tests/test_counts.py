@@ -38,17 +38,28 @@ def steady(step: Callable[[], Any], workers: int, *, warm: int = 3, steps: int =
         before = dg.stats()
         step()
         after = dg.stats()
-        found.append({
-            name: getattr(after, name) - getattr(before, name)
-            for name in ("control_messages", "collectives", "bytes_sent", "driver_bytes", "programs_built", "programs_reused")
-        })
+        found.append(
+            {
+                name: getattr(after, name) - getattr(before, name)
+                for name in (
+                    "control_messages",
+                    "collectives",
+                    "bytes_sent",
+                    "driver_bytes",
+                    "programs_built",
+                    "programs_reused",
+                )
+            }
+        )
     assert all(f == found[0] for f in found), found
     return found[0]
 
 
 def mlp() -> Any:
     dg.manual_seed(0)
-    return dg.nn.Sequential(dg.nn.Linear(6, 8), dg.nn.ReLU(), dg.nn.LayerNorm(8), dg.nn.Linear(8, 8), dg.nn.GELU(), dg.nn.Linear(8, 3))
+    return dg.nn.Sequential(
+        dg.nn.Linear(6, 8), dg.nn.ReLU(), dg.nn.LayerNorm(8), dg.nn.Linear(8, 8), dg.nn.GELU(), dg.nn.Linear(8, 3)
+    )
 
 
 OPTIMIZERS = {
@@ -80,7 +91,8 @@ def test_a_training_step_is_one_message_per_worker(name: str, workers: int, clas
         counts = steady(step, workers)
         parameters = sum(p.numel() for p in model.parameters())
         assert counts["control_messages"] <= workers
-        assert counts["programs_built"] == 0 and counts["programs_reused"] == 1
+        assert counts["programs_built"] == 0
+        assert counts["programs_reused"] == 1
         assert counts["driver_bytes"] == 4  # the loss
         # Gradients and loss share a bucket. Cross-entropy divides by the number of labels that count, known to nobody
         # before it is added up over the workers, and its gradient does too.
@@ -102,7 +114,8 @@ def test_a_step_whose_loss_is_not_read_waits_for_nothing(workers: int) -> None:
             optimizer.step()
 
         counts = steady(step, workers)
-        assert counts["driver_bytes"] == 0 and counts["control_messages"] <= workers
+        assert counts["driver_bytes"] == 0
+        assert counts["control_messages"] <= workers
         assert counts["programs_built"] == 0
 
 
@@ -125,7 +138,8 @@ def test_a_step_by_hand_with_a_batch_from_the_driver() -> None:
 
         counts = steady(step, 3)
         assert counts["driver_bytes"] == 7 * 4 * 8 + 8
-        assert counts["programs_built"] == 0 and counts["collectives"] == 1
+        assert counts["programs_built"] == 0
+        assert counts["collectives"] == 1
         assert counts["control_messages"] <= 3
 
 
@@ -162,20 +176,50 @@ PER_ROW: dict[str, Callable[[Any], Any]] = {
     "with a column": lambda x: x * x[:, :1],
     "matmul": lambda x: x @ dg.ones(6, 3, dtype=x.dtype),
     "linear": lambda x: F.linear(x, dg.ones(3, 6, dtype=x.dtype), dg.ones(3, dtype=x.dtype)),
-    "sum of rows": lambda x: x.sum(dim=1), "mean of rows": lambda x: x.mean(dim=1, keepdim=True), "amax": lambda x: x.amax(dim=-1),
-    "argmax": lambda x: x.argmax(dim=1), "var": lambda x: x.var(dim=1), "norm": lambda x: x.norm(dim=1), "logsumexp": lambda x: x.logsumexp(1),
-    "softmax": lambda x: F.softmax(x, dim=1), "log_softmax": lambda x: F.log_softmax(x, dim=-1), "layer_norm": lambda x: F.layer_norm(x, (6,)),
-    "sort": lambda x: x.sort(dim=1), "topk": lambda x: x.topk(2, dim=1), "cumsum": lambda x: x.cumsum(1), "flip": lambda x: x.flip(1),
-    "columns": lambda x: x[:, 1:4], "one column": lambda x: x[:, 2], "gather": lambda x: x.gather(1, x.argsort(dim=1)),
-    "transpose": lambda x: x.t(), "permute": lambda x: x.reshape(-1, 2, 3).permute(2, 0, 1), "split heads": lambda x: x.reshape(-1, 3, 2),
-    "flatten": lambda x: x.reshape(-1, 3, 2).flatten(1), "unsqueeze": lambda x: x.unsqueeze(1).squeeze(1), "expand": lambda x: x.unsqueeze(1).expand(-1, 4, -1),
-    "cat of columns": lambda x: dg.cat([x, x * 2], dim=1), "stack": lambda x: dg.stack([x, x], dim=1), "chunk": lambda x: x.chunk(2, dim=1)[0],
-    "where": lambda x: dg.where(x > 0, x, -x), "masked_fill": lambda x: x.masked_fill(x < 0, 0.0), "clamp": lambda x: x.clamp(-1, 1),
-    "dropout": lambda x: F.dropout(x, 0.5), "rand_like": lambda x: x + dg.rand_like(x), "cast": lambda x: x.float().long(), "compare": lambda x: x > 0,
-    "one_hot": lambda x: F.one_hot(x.argmax(dim=1), 6), "embedding": lambda x: F.embedding(x.argmax(dim=1), dg.ones(6, 4)),
-    "loss per row": lambda x: F.cross_entropy(x, x.argmax(dim=1), reduction="none"), "pad": lambda x: F.pad(x, (1, 1)), "einsum": lambda x: dg.einsum("ij,kj->ik", x, dg.ones(2, 6, dtype=x.dtype)),
-    "batched matmul": lambda x: x.reshape(-1, 2, 3) @ x.reshape(-1, 3, 2), "in place": lambda x: x.clone().mul_(2).add_(x), "column write": lambda x: _write_column(x.clone()),
-    "sum, still in parts": lambda x: None, "zeros_like": lambda x: dg.zeros_like(x) + x, "linear then relu": lambda x: F.relu(F.linear(x, dg.ones(3, 6, dtype=x.dtype))),
+    "sum of rows": lambda x: x.sum(dim=1),
+    "mean of rows": lambda x: x.mean(dim=1, keepdim=True),
+    "amax": lambda x: x.amax(dim=-1),
+    "argmax": lambda x: x.argmax(dim=1),
+    "var": lambda x: x.var(dim=1),
+    "norm": lambda x: x.norm(dim=1),
+    "logsumexp": lambda x: x.logsumexp(1),
+    "softmax": lambda x: F.softmax(x, dim=1),
+    "log_softmax": lambda x: F.log_softmax(x, dim=-1),
+    "layer_norm": lambda x: F.layer_norm(x, (6,)),
+    "sort": lambda x: x.sort(dim=1),
+    "topk": lambda x: x.topk(2, dim=1),
+    "cumsum": lambda x: x.cumsum(1),
+    "flip": lambda x: x.flip(1),
+    "columns": lambda x: x[:, 1:4],
+    "one column": lambda x: x[:, 2],
+    "gather": lambda x: x.gather(1, x.argsort(dim=1)),
+    "transpose": lambda x: x.t(),
+    "permute": lambda x: x.reshape(-1, 2, 3).permute(2, 0, 1),
+    "split heads": lambda x: x.reshape(-1, 3, 2),
+    "flatten": lambda x: x.reshape(-1, 3, 2).flatten(1),
+    "unsqueeze": lambda x: x.unsqueeze(1).squeeze(1),
+    "expand": lambda x: x.unsqueeze(1).expand(-1, 4, -1),
+    "cat of columns": lambda x: dg.cat([x, x * 2], dim=1),
+    "stack": lambda x: dg.stack([x, x], dim=1),
+    "chunk": lambda x: x.chunk(2, dim=1)[0],
+    "where": lambda x: dg.where(x > 0, x, -x),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0.0),
+    "clamp": lambda x: x.clamp(-1, 1),
+    "dropout": lambda x: F.dropout(x, 0.5),
+    "rand_like": lambda x: x + dg.rand_like(x),
+    "cast": lambda x: x.float().long(),
+    "compare": lambda x: x > 0,
+    "one_hot": lambda x: F.one_hot(x.argmax(dim=1), 6),
+    "embedding": lambda x: F.embedding(x.argmax(dim=1), dg.ones(6, 4)),
+    "loss per row": lambda x: F.cross_entropy(x, x.argmax(dim=1), reduction="none"),
+    "pad": lambda x: F.pad(x, (1, 1)),
+    "einsum": lambda x: dg.einsum("ij,kj->ik", x, dg.ones(2, 6, dtype=x.dtype)),
+    "batched matmul": lambda x: x.reshape(-1, 2, 3) @ x.reshape(-1, 3, 2),
+    "in place": lambda x: x.clone().mul_(2).add_(x),
+    "column write": lambda x: _write_column(x.clone()),
+    "sum, still in parts": lambda x: None,
+    "zeros_like": lambda x: dg.zeros_like(x) + x,
+    "linear then relu": lambda x: F.relu(F.linear(x, dg.ones(3, 6, dtype=x.dtype))),
 }
 del PER_ROW["sum, still in parts"]
 
@@ -194,7 +238,7 @@ def test_per_row_ops_communicate_nothing(name: str, workers: int) -> None:
             if rows == 0 and name == "one_hot":
                 continue
             x = dg.shard(dg.from_numpy(normal(rows, 6)))
-            assert exchanges(lambda: PER_ROW[name](x)) == 0
+            assert exchanges(lambda x=x: PER_ROW[name](x)) == 0
 
 
 @WORKERS
@@ -267,7 +311,8 @@ def test_recording_sends_nothing_until_a_value_is_needed() -> None:
         y = x
         for _ in range(200):
             y = (y * 1.01).tanh()
-        assert y.shape == (9, 6) and dg.stats().control_messages == before.control_messages
+        assert y.shape == (9, 6)
+        assert dg.stats().control_messages == before.control_messages
         assert dg.stats().nodes_recorded - before.nodes_recorded == 400
         y.sum().item()
         assert dg.stats().control_messages - before.control_messages <= 2 * session.num_workers

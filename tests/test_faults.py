@@ -13,11 +13,8 @@ import time
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-
-pytest.importorskip("ray")
-psutil = pytest.importorskip("psutil")
-
 from ray_session import alive, descendants, driver, gone, line_of, rest, run_driver, shared_files, stop, until
 
 import distgrad as dg
@@ -324,7 +321,7 @@ print("result", json.dumps([caught, wrong, longest, held]), flush=True)
 
 @pytest.mark.parametrize(("seed", "to"), [(1, "driver"), (2, "driver"), (3, "group")])
 def test_interrupts_at_any_moment_leave_a_usable_session(cluster, seed, to):
-    """SIGINT at random moments of recording, sending, fetching and waiting, also to the workers as a terminal sends it."""
+    """SIGINT at random moments of recording, sending, fetching and waiting; also to the workers, as a terminal does."""
     rounds = 60
     local = {} if to == "group" else cluster.environment
     with driver(INTERRUPTED, str(seed), str(rounds), to, **local) as process:

@@ -1,4 +1,4 @@
-"""Fourier transforms and their kin beyond the rows: communication, errors, views of complex numbers, memory by strides."""
+"""Fourier transforms and what goes with them: communication, errors, views of complex numbers, memory by strides."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -24,9 +23,7 @@ def leaf(library: Any, *shape: int, seed: int = 0, grad: bool = True) -> Any:
 
 def same(ours: Any, theirs: Any, message: str = "") -> None:
     assert tuple(ours.shape) == tuple(theirs.shape), message
-    np.testing.assert_allclose(
-        ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-10, atol=1e-12, err_msg=message
-    )
+    np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-10, atol=1e-12, err_msg=message)
 
 
 def on_both(function: Callable[[Any], list[Any]]) -> None:
@@ -158,12 +155,28 @@ def test_on_workers(write: Any, workers: int) -> None:
 # Aliasing ---------------------------------------------------------------------------------------------------
 
 VIEWS: dict[str, Callable[[Any], Any]] = {
-    "row": lambda x: x[1], "slice": lambda x: x[1:3], "step": lambda x: x[::2], "transpose": lambda x: x.transpose(0, 1),
-    "t": lambda x: x.t(), "T": lambda x: x.T, "view": lambda x: x.view(2, -1), "reshape": lambda x: x.reshape(-1), "flatten": lambda x: x.flatten(),
-    "detach": lambda x: x.detach(), "data": lambda x: x.data, "unsqueeze": lambda x: x.unsqueeze(1), "narrow": lambda x: x.narrow(0, 1, 2),
-    "select": lambda x: x.select(1, 0), "diagonal": lambda x: x.diagonal(), "chunk": lambda x: x.chunk(2)[1],
-    "split": lambda x: x.split([1, 3])[1], "unbind": lambda x: x.unbind(1)[0], "deep": lambda x: x.t()[1:].reshape(-1, 4)[0, 1:],
-    "deep_detached": lambda x: x[1:].detach().t()[0], "movedim": lambda x: x.movedim(0, 1), "squeeze": lambda x: x[:1].squeeze(0),
+    "row": lambda x: x[1],
+    "slice": lambda x: x[1:3],
+    "step": lambda x: x[::2],
+    "transpose": lambda x: x.transpose(0, 1),
+    "t": lambda x: x.t(),
+    "T": lambda x: x.T,
+    "view": lambda x: x.view(2, -1),
+    "reshape": lambda x: x.reshape(-1),
+    "flatten": lambda x: x.flatten(),
+    "detach": lambda x: x.detach(),
+    "data": lambda x: x.data,
+    "unsqueeze": lambda x: x.unsqueeze(1),
+    "narrow": lambda x: x.narrow(0, 1, 2),
+    "select": lambda x: x.select(1, 0),
+    "diagonal": lambda x: x.diagonal(),
+    "chunk": lambda x: x.chunk(2)[1],
+    "split": lambda x: x.split([1, 3])[1],
+    "unbind": lambda x: x.unbind(1)[0],
+    "deep": lambda x: x.t()[1:].reshape(-1, 4)[0, 1:],
+    "deep_detached": lambda x: x[1:].detach().t()[0],
+    "movedim": lambda x: x.movedim(0, 1),
+    "squeeze": lambda x: x[:1].squeeze(0),
 }
 MULTIPLE = ("chunk", "split", "unbind")  # torch refuses writes to these when gradients are recorded
 
@@ -212,8 +225,11 @@ def test_a_write_with_gradients_to_the_view_of_a_plain_tensor(name: str) -> None
         x, u = leaf(T, 4, 4, grad=False), leaf(T, 1, seed=3)
         v, alias = VIEWS[name](x), x.detach()
         v.mul_(u)
-        assert x.requires_grad and v.requires_grad and not alias.requires_grad
-        assert not x.is_leaf and not v.is_leaf
+        assert x.requires_grad
+        assert v.requires_grad
+        assert not alias.requires_grad
+        assert not x.is_leaf
+        assert not v.is_leaf
         (x * x).sum().backward()
         return [x, v, alias, u.grad]
 
@@ -222,9 +238,15 @@ def test_a_write_with_gradients_to_the_view_of_a_plain_tensor(name: str) -> None
 
 def test_overwritten_parts_get_no_gradient() -> None:
     for overwrite in (
-        lambda x: x.zero_(), lambda x: x.fill_(2.0), lambda x: x.copy_(x.detach() * 3), lambda x: x[:].zero_(),
-        lambda x: x.view(-1).fill_(1.0), lambda x: x.t().copy_(x.detach().clone()), lambda x: x.__setitem__(slice(None), 4.0),
-        lambda x: x.__setitem__(1, 4.0), lambda x: x.masked_fill_(x.detach() > 0, 1.0),
+        lambda x: x.zero_(),
+        lambda x: x.fill_(2.0),
+        lambda x: x.copy_(x.detach() * 3),
+        lambda x: x[:].zero_(),
+        lambda x: x.view(-1).fill_(1.0),
+        lambda x: x.t().copy_(x.detach().clone()),
+        lambda x: x.__setitem__(slice(None), 4.0),
+        lambda x: x.__setitem__(1, 4.0),
+        lambda x: x.masked_fill_(x.detach() > 0, 1.0),
     ):
 
         def run(T: Any, overwrite: Any = overwrite) -> list[Any]:
@@ -305,7 +327,9 @@ def test_expanded_tensors_refuse_writes_and_follow_their_base() -> None:
         x = leaf(T, 3, 1, grad=False)
         v = x.expand(3, 4)
         x.add_(1)
-        with pytest.raises(RuntimeError, match="more than one element of the written-to tensor refers to a single memory"):
+        with pytest.raises(
+            RuntimeError, match="more than one element of the written-to tensor refers to a single memory"
+        ):
             v.add_(1)
         return [x, v]
 
@@ -315,8 +339,21 @@ def test_expanded_tensors_refuse_writes_and_follow_their_base() -> None:
 def test_copies_do_not_alias() -> None:
     def run(T: Any) -> list[Any]:
         x = leaf(T, 4, 4, grad=False)
-        copies = [x.clone(), x + 0, x[[0, 1]], x[x > 0], x.t().contiguous(), x.t().reshape(-1), x.flip(0), x.to(T.float32),
-                  x.repeat(1, 2), T.cat([x, x]), T.stack([x]), x.detach().clone(), x.roll(1, 0)]
+        copies = [
+            x.clone(),
+            x + 0,
+            x[[0, 1]],
+            x[x > 0],
+            x.t().contiguous(),
+            x.t().reshape(-1),
+            x.flip(0),
+            x.to(T.float32),
+            x.repeat(1, 2),
+            T.cat([x, x]),
+            T.stack([x]),
+            x.detach().clone(),
+            x.roll(1, 0),
+        ]
         x.fill_(0.0)
         copies[0].add_(1)
         return [x, *copies]
@@ -332,13 +369,16 @@ def test_leaves_that_require_gradients_refuse_writes(T: Any) -> None:
     w = leaf(T, 3, 3)
     with pytest.raises(RuntimeError, match="a leaf Variable that requires grad is being used in an in-place operation"):
         w.add_(1)
-    with pytest.raises(RuntimeError, match="a view of a leaf Variable that requires grad is being used in an in-place operation"):
+    with pytest.raises(
+        RuntimeError, match="a view of a leaf Variable that requires grad is being used in an in-place operation"
+    ):
         w[0].mul_(2)
     with pytest.raises(RuntimeError, match="in-place operation"):
         w[0] = 1.0
     with pytest.raises(RuntimeError, match="in-place operation"):
         w -= 0.1 * w.detach()
-    assert w.requires_grad and w.is_leaf
+    assert w.requires_grad
+    assert w.is_leaf
 
 
 @BOTH
@@ -375,7 +415,8 @@ def test_gradient_descent_by_hand() -> None:
                 b.sub_(b.grad, alpha=0.1)
                 w.grad.zero_()
                 b.grad = None
-            assert w.requires_grad and w.is_leaf
+            assert w.requires_grad
+            assert w.is_leaf
         w.data.mul_(0.5)
         w.data = w.data + 1
         (x @ w).sum().backward()
@@ -412,7 +453,9 @@ def test_assigning_data_shares_and_keeps_the_leaf() -> None:
         w, new = leaf(T, 3), leaf(T, 2, 2, seed=1, grad=False)
         w.data = new
         new.add_(1)
-        assert w.requires_grad and w.is_leaf and tuple(w.shape) == (2, 2)
+        assert w.requires_grad
+        assert w.is_leaf
+        assert tuple(w.shape) == (2, 2)
         (w * w).sum().backward()
         return [w, w.grad]
 
@@ -424,7 +467,13 @@ def test_assigning_data_shares_and_keeps_the_leaf() -> None:
 
 def test_saved_values_survive_later_writes() -> None:
     """torch refuses these programs; here the gradient is that of the values the operation saw."""
-    for operation in (lambda t: t * t, lambda t: t.sin(), lambda t: t.exp(), lambda t: t / (t * t + 1), lambda t: t[1:] * t[:-1]):
+    for operation in (
+        lambda t: t * t,
+        lambda t: t.sin(),
+        lambda t: t.exp(),
+        lambda t: t / (t * t + 1),
+        lambda t: t[1:] * t[:-1],
+    ):
 
         def run(T: Any, write: bool, operation: Any = operation) -> Any:
             w = leaf(T, 4)
@@ -488,9 +537,22 @@ def test_what_was_computed_from_shared_memory_stays() -> None:
         x = T.from_numpy(array)
         w = T.ones(2, 3, dtype=T.float64, requires_grad=True)
         (w * 1).backward(x)
-        others = [x.flip(0), x.clone(), x.t().contiguous(), T.zeros(2, 3, dtype=T.float64).copy_(x), x.roll(1, 0), x + 0,
-                  x.to(T.float32), T.cat([x]), x.real.clone(), x.repeat(1, 1), x.sort(dim=1).values, x.tril(),
-                  x.nan_to_num(), x.index_select(0, T.tensor([0, 1]))]
+        others = [
+            x.flip(0),
+            x.clone(),
+            x.t().contiguous(),
+            T.zeros(2, 3, dtype=T.float64).copy_(x),
+            x.roll(1, 0),
+            x + 0,
+            x.to(T.float32),
+            T.cat([x]),
+            x.real.clone(),
+            x.repeat(1, 1),
+            x.sort(dim=1).values,
+            x.tril(),
+            x.nan_to_num(),
+            x.index_select(0, T.tensor([0, 1])),
+        ]
         holder = T.zeros(2, 3, dtype=T.float64)
         holder[:] = x
         x.add_(100)
@@ -520,7 +582,8 @@ def test_deepcopy_is_independent() -> None:
         v = w.detach()[1:]
         other, part = copy.deepcopy(w), copy.deepcopy(v)
         v.add_(1)
-        assert other.requires_grad and other.is_leaf
+        assert other.requires_grad
+        assert other.is_leaf
         return [w, other, other.grad, part]
 
     on_both(run)
@@ -531,13 +594,15 @@ def test_deepcopy_is_independent() -> None:
 def test_deepcopy_keeps_sharing_inside_one_object() -> None:
     w = leaf(dg, 3)
     first, second = copy.deepcopy([w, w])
-    assert first is second and first is not w
+    assert first is second
+    assert first is not w
 
 
 def test_pickle_round_trip() -> None:
     for tensor in (leaf(dg, 3), dg.arange(4).reshape(2, 2).t(), dg.ones(2, dtype=dg.bfloat16), dg.tensor(True)):
         other = pickle.loads(pickle.dumps(tensor))
-        assert other.dtype is tensor.dtype and other.requires_grad == tensor.requires_grad
+        assert other.dtype is tensor.dtype
+        assert other.requires_grad == tensor.requires_grad
         assert other.tolist() == tensor.tolist()
         with dg.no_grad():
             other.zero_()
@@ -549,149 +614,3 @@ def test_pickle_of_a_sharded_tensor() -> None:
         x = dg.shard(dg.arange(5.0))
         data = pickle.dumps(x)
     assert pickle.loads(data).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
-
-
-# Random sequences -------------------------------------------------------------------------------------------
-
-
-class Pair:
-    """The same tensors in both libraries, and one random step at a time on both."""
-
-    def __init__(self, seed: int, place: Callable[[Any], Any]) -> None:
-        self.random = random.Random(seed)
-        shape = (self.random.choice([1, 3, 4]), self.random.choice([2, 4]), 2)
-        self.leaves = [(leaf(T, *shape), leaf(T, 1, seed=1)) for T in (dg, torch)]
-        base = [place(self.leaves[0][0]) * 1.0, self.leaves[1][0] * 1.0]
-        plain = [place(leaf(dg, *shape, seed=2, grad=False)), leaf(torch, *shape, seed=2, grad=False)]
-        self.live: list[list[Any]] = [base, plain]
-        self.log: list[str] = []
-
-    def step(self) -> None:
-        r = self.random
-        ours, theirs = r.choice(self.live)
-        shape = tuple(theirs.shape)
-        kind = r.choice(["view", "view", "write", "write", "write", "assign", "compute", "drop", "no_grad"])
-        if kind == "view" and theirs.ndim:
-            self._do(*self._view(theirs), ours, theirs, keep=True)
-        elif kind == "compute" and len(self.live) < 12:
-            self._do("sin(2x)", lambda t, T: (t * 2).sin(), ours, theirs, keep=True)
-        elif kind == "drop" and len(self.live) > 6:
-            self.live.pop(r.randrange(2, len(self.live)))
-            self.log.append("drop")
-        elif kind == "assign" and theirs.ndim and shape[0]:
-            self._do(*self._assign(shape), ours, theirs)
-        elif kind in ("write", "no_grad"):
-            name, function = self._write(shape)
-            if kind == "no_grad":
-
-                def quiet(t: Any, T: Any, function: Any = function) -> None:
-                    with T.no_grad():
-                        function(t.detach() if not t.is_leaf else t, T)
-
-                self._do("detached " + name, quiet, ours, theirs)
-            else:
-                self._do(name, function, ours, theirs)
-
-    def _view(self, t: Any) -> tuple[str, Any]:
-        r = self.random
-        dim = r.randrange(t.ndim)
-        start = r.randrange(t.shape[dim] + 1)
-        stop = r.randint(start, t.shape[dim])
-        index = r.randrange(t.shape[dim]) if t.shape[dim] else 0
-        choices: list[tuple[str, Any]] = [
-            ("detach", lambda t, T: t.detach()), ("transpose", lambda t, T: t.transpose(0, -1)),
-            (f"slice {dim} {start}:{stop}", lambda t, T: t.narrow(dim, start, stop - start)),
-            ("step", lambda t, T: t[::2]), ("unsqueeze", lambda t, T: t.unsqueeze(dim)),
-            ("row", lambda t, T: t.select(dim, index) if t.shape[dim] else t.t() if t.ndim < 3 else t.transpose(0, 1)),
-            ("[None]", lambda t, T: t[None]),
-        ]
-        if t.is_contiguous():
-            choices.append(("view", lambda t, T: t.view(-1)))
-        return r.choice(choices)
-
-    def _assign(self, shape: tuple[int, ...]) -> tuple[str, Any]:
-        r = self.random
-        row, value = r.randrange(shape[0]), round(r.uniform(-1, 1), 2)
-
-        def item(t: Any, T: Any) -> None:
-            t[row] = value
-
-        def doubled(t: Any, T: Any) -> None:
-            t[row] *= 1.5
-
-        def tail(t: Any, T: Any) -> None:
-            t[row:] = t[row] * 0.5
-
-        def masked(t: Any, T: Any) -> None:
-            t[t.detach() > value] = value
-
-        def listed(t: Any, T: Any) -> None:
-            t[[row, 0]] = value
-
-        return r.choice([(f"[{row}] = {value}", item), (f"[{row}] *= 1.5", doubled), (f"[{row}:] = [{row}] / 2", tail),
-                         (f"mask > {value}", masked), (f"[[{row}, 0]] = {value}", listed)])
-
-    def _write(self, shape: tuple[int, ...]) -> tuple[str, Any]:
-        value = round(self.random.uniform(-1, 1), 2)
-        return self.random.choice([
-            (f"add_({value})", lambda t, T: t.add_(value)), ("mul_(1.2)", lambda t, T: t.mul_(1.2)),
-            ("tanh_", lambda t, T: t.tanh_()), ("zero_", lambda t, T: t.zero_()),
-            ("clamp_", lambda t, T: t.clamp_(min=-1.0, max=value + 1.5)),
-            ("sub_(clone)", lambda t, T: t.sub_(t.clone() * 0.3)),
-            ("mul_(u)", lambda t, T: t.mul_(self.leaves[0 if T is dg else 1][1].sum())),
-            ("copy_", lambda t, T: t.copy_(t.flip(0) if t.ndim else t * 2)),
-        ])
-
-    def _do(self, name: str, function: Any, ours: Any, theirs: Any, keep: bool = False) -> None:
-        self.log.append(f"{name} on {next(i for i, p in enumerate(self.live) if p[1] is theirs)}")
-        expected = function(theirs, torch)
-        found = function(ours, dg)
-        if keep:
-            self.live.append([found, expected])
-
-    def compare(self, seed: int) -> None:
-        for number, (ours, theirs) in enumerate(self.live):
-            message = f"seed {seed}, tensor {number} after: {'; '.join(self.log)}"
-            same(ours, theirs, message)
-            assert (ours.grad_fn is None) == (theirs.grad_fn is None), message  # torch renews a view's when asked for it
-            assert ours.requires_grad == theirs.requires_grad, message
-
-    def gradients(self, seed: int) -> None:
-        totals = []
-        for which in (0, 1):
-            total = sum((pair[which] * (n + 1)).sum() for n, pair in enumerate(self.live))
-            totals.append(total)
-        try:
-            theirs = torch.autograd.grad(totals[1], self.leaves[1], allow_unused=True)
-        except RuntimeError as error:  # torch refuses where a saved value was written to; here it was kept
-            assert "inplace operation" in str(error)
-            return
-        ours = dg.autograd.grad(totals[0], self.leaves[0], allow_unused=True)
-        for mine, other in zip(ours, theirs):
-            zeros = np.zeros(1)
-            a = zeros if mine is None else mine.numpy()
-            b = zeros if other is None else other.numpy()
-            np.testing.assert_allclose(a + 0 * b, b, rtol=1e-9, atol=1e-10, err_msg=f"seed {seed}: {'; '.join(self.log)}")
-
-
-@pytest.mark.parametrize("block", range(6))
-def test_random_sequences(block: int) -> None:
-    for seed in range(block * 25, block * 25 + 25):
-        pair = Pair(seed, lambda t: t)
-        for _ in range(14):
-            pair.step()
-            pair.compare(seed)
-        pair.gradients(seed)
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3, 5])
-def test_random_sequences_on_workers(workers: int) -> None:
-    with dg.init(local_mode=True, num_workers=workers):
-        for seed in range(1000, 1020):
-            choice = random.Random(seed)
-            pair = Pair(seed, lambda t, choice=choice: t.redistribute(
-                choice.choice([dg.Shard(0), dg.Shard(1), dg.Shard(2), dg.Replicate()])))
-            for _ in range(10):
-                pair.step()
-                pair.compare(seed)
-            pair.gradients(seed)

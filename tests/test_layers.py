@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "errors dtypes device grad_mode philox printing serialization_format jit cuda backends datasets",
+    "errors dtypes device grad_mode philox printing serialization_format jit cuda backends datasets size",
     "meta settings",
     "placement",
     "op",
@@ -34,7 +34,7 @@ LAYERS = [
     "serialization",
     "distgrad",
     "autograd testing data fft linalg masked signal special",
-    "utils distributions",
+    "utils distributions func",
     "nn",
     "optim",
     "demo",

@@ -48,7 +48,8 @@ def test_rowwise_function(workers: int, rows: int) -> None:
     with dg.init(local_mode=True, num_workers=workers):
         x, w = leaf(rows, 3), leaf(3, 4, seed=1)
         y = dg.map_shards(rowwise, dg.shard(x), dg.replicate(w))
-        assert y.shape == (rows, 4) and y.requires_grad
+        assert y.shape == (rows, 4)
+        assert y.requires_grad
         y.backward(g)
         close(y, expected)
         close(x.grad, x0.grad)
@@ -81,7 +82,8 @@ def test_only_one_result_is_used(workers: int) -> None:
         total.backward()
         close(x.grad, x0.grad)
         close(doubled, x0 * 2)
-        assert positive.dtype is dg.int64 and not positive.requires_grad
+        assert positive.dtype is dg.int64
+        assert not positive.requires_grad
         assert positive.tolist() == (x0[:, 0] > 0).long().tolist()
 
 
@@ -223,8 +225,10 @@ def test_an_error_in_the_function_names_the_callers_line() -> None:
         x = dg.shard(dg.tensor([[0.0], [0.0], [5.0], [5.0]]))
         with pytest.raises(RemoteOpError, match="no such row") as caught:
             dg.map_shards(fails_on_the_second, x)
-        assert caught.value.worker == 1 and caught.value.cause == "KeyError"
-        assert __file__ in caught.value.where and "fails_on_the_second" in caught.value.worker_traceback
+        assert caught.value.worker == 1
+        assert caught.value.cause == "KeyError"
+        assert __file__ in caught.value.where
+        assert "fails_on_the_second" in caught.value.worker_traceback
         assert (x * 2).tolist() == [[0.0], [0.0], [10.0], [10.0]]
         assert dg.map_shards(_tripled, x).tolist() == [[0.0], [0.0], [15.0], [15.0]]
 
@@ -275,5 +279,5 @@ def test_gradients_of_gradients_are_refused() -> None:
         x = dg.shard(leaf(4, 1))
         y = dg.map_shards(_tripled, x * x)
         (g,) = dg.autograd.grad((y * y).sum(), x, create_graph=True)
-        with pytest.raises(RuntimeError, match="map_shards: .* once"):
+        with pytest.raises(RuntimeError, match=r"map_shards: .* once"):
             g.sum().backward()

@@ -9,10 +9,6 @@ import json
 import os
 
 import pytest
-
-pytest.importorskip("ray")
-pytest.importorskip("psutil")
-
 from ray_session import driver, line_of, rest
 
 STEPS = int(os.environ.get("DISTGRAD_MEMORY_STEPS", "1500"))

@@ -90,7 +90,8 @@ def test_changing_numbers_build_no_program(workers: int) -> None:
                 w -= momentum * (0.1 / (1 - 0.9**step))
                 w[step % 3, 0] = 0.5 / step
             loss.item()
-            before = before if step > 4 else dg.stats()
+            if step == 4:
+                before = dg.stats()
         after = dg.stats()
         assert after.programs_built == before.programs_built
         assert after.programs_reused > before.programs_reused
@@ -102,7 +103,9 @@ def test_reused_programs_use_the_new_numbers() -> None:
         x = dg.shard(x)
         for step in range(5):
             dg.manual_seed(step)
-            found.append(((x[step : step + 3] * (step + 0.5) + dg.rand(3, 3, dtype=dg.float64)) ** (1 + step)).sum().item())
+            found.append(
+                ((x[step : step + 3] * (step + 0.5) + dg.rand(3, 3, dtype=dg.float64)) ** (1 + step)).sum().item()
+            )
         return found
 
     expected = run()
@@ -119,7 +122,12 @@ def test_another_structure_builds_a_program() -> None:
         built = dg.stats().programs_built
         (x * 3).sum().item()
         assert dg.stats().programs_built == built
-        for other in (lambda: (x + 2).sum(), lambda: (x * 2).sum(dim=0)[0], lambda: (x[:3] * 2).sum(), lambda: (x * 2).mean()):
+        for other in (
+            lambda: (x + 2).sum(),
+            lambda: (x * 2).sum(dim=0)[0],
+            lambda: (x[:3] * 2).sum(),
+            lambda: (x * 2).mean(),
+        ):
             other().item()
             built += 1
             assert dg.stats().programs_built == built
@@ -152,7 +160,8 @@ def test_gradients_share_one_bucket() -> None:
         before = dg.stats().collectives
         dg.synchronize()
         names = [i.op.name for i in last_program().instructions if i.exchanges]
-        assert names == ["bucket"] and dg.stats().collectives - before == 1
+        assert names == ["bucket"]
+        assert dg.stats().collectives - before == 1
         (bucket,) = [i for i in last_program().instructions if i.op.name == "bucket"]
         assert len(bucket.ins) == 6  # five gradients and the loss
 
@@ -185,8 +194,13 @@ def test_equal_moves_happen_once() -> None:
 @pytest.mark.parametrize("kind", ["float64", "int64"])
 def test_every_move_between_placements_keeps_the_values(workers: int, kind: str) -> None:
     array = (normal(5, 3) * 10).astype(kind)
-    places = [dg.Replicate(), dg.Shard(0), dg.Shard(1), dg.Shard(0, (0, *(2,) * (workers - 1), 5)),
-              *(dg.Partial(reduce) for reduce in ("sum", "max", "min", "prod"))]
+    places = [
+        dg.Replicate(),
+        dg.Shard(0),
+        dg.Shard(1),
+        dg.Shard(0, (0, *(2,) * (workers - 1), 5)),
+        *(dg.Partial(reduce) for reduce in ("sum", "max", "min", "prod")),
+    ]
     with dg.init(local_mode=True, num_workers=workers, shard_threshold=1 << 30):
         for source in places:
             for target in places:
@@ -218,7 +232,8 @@ def test_backward_without_a_reader_of_the_loss_runs_no_dead_forward() -> None:
         y = (x * w).sum() + x.log().sum()  # the logarithm has no gradient and nobody reads the sum
         y.backward()
         del y
-        assert np.allclose(w.grad.numpy(), np.abs(normal(6, 2)).sum(0)) and not counts
+        assert np.allclose(w.grad.numpy(), np.abs(normal(6, 2)).sum(0))
+        assert not counts
 
 
 def test_values_that_a_later_backward_needs_are_kept() -> None:
@@ -304,16 +319,25 @@ def _program(*instructions: Instruction, outputs: tuple[int, ...] = (2,), regist
     return Program((ROWS, ROWS), 0, instructions, outputs, registers=registers)
 
 
-@pytest.mark.parametrize(("program", "message"), [
-    (_program(_instruction((0, 4), (2,))), "instruction 0 (mul) reads %4, which is not there"),
-    (_program(_instruction((0, 1), (1,))), "instruction 0 (mul) cannot write %1"),
-    (_program(_instruction((0, 1), (9,))), "instruction 0 (mul) cannot write %9"),
-    (_program(_instruction((0, 1), (2,), free=(2,))), "instruction 0 (mul) cannot free %2"),
-    (_program(_instruction((0, 1), (2,), free=(3,))), "instruction 0 (mul) cannot free %3"),
-    (_program(_instruction((0, 1), (2,), free=(0,)), _instruction((0, 2), (3,))), "instruction 1 (mul) reads %0, which is not there"),
-    (_program(replace(_instruction((0, 1), (2,)), in_specs=(ROWS,))), "instruction 0 (mul) has not one spec per register"),
-    (_program(_instruction((0, 1), (3,))), "output %2 is not there at the end"),
-])
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (_program(_instruction((0, 4), (2,))), "instruction 0 (mul) reads %4, which is not there"),
+        (_program(_instruction((0, 1), (1,))), "instruction 0 (mul) cannot write %1"),
+        (_program(_instruction((0, 1), (9,))), "instruction 0 (mul) cannot write %9"),
+        (_program(_instruction((0, 1), (2,), free=(2,))), "instruction 0 (mul) cannot free %2"),
+        (_program(_instruction((0, 1), (2,), free=(3,))), "instruction 0 (mul) cannot free %3"),
+        (
+            _program(_instruction((0, 1), (2,), free=(0,)), _instruction((0, 2), (3,))),
+            "instruction 1 (mul) reads %0, which is not there",
+        ),
+        (
+            _program(replace(_instruction((0, 1), (2,)), in_specs=(ROWS,))),
+            "instruction 0 (mul) has not one spec per register",
+        ),
+        (_program(_instruction((0, 1), (3,))), "output %2 is not there at the end"),
+    ],
+)
 def test_check_refuses(program: Program, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         check(program)
@@ -327,7 +351,9 @@ def test_check_gives_a_good_program_back() -> None:
 
 def test_render() -> None:
     gather = Instruction(OPS["redistribute"], {"placement": REPLICATE}, None, (2,), (3,), (ROWS,), (WHOLE,))
-    program = Program((ROWS,), 1, (replace(_instruction((0, 1), (2,)), in_specs=(ROWS, float)), gather), (3,), registers=4)
+    program = Program(
+        (ROWS,), 1, (replace(_instruction((0, 1), (2,)), in_specs=(ROWS, float)), gather), (3,), registers=4
+    )
     assert str(program).splitlines() == [
         "inputs  %0: float64[4, 3] Shard(0)",
         "numbers %1",
@@ -336,7 +362,8 @@ def test_render() -> None:
         "outputs %3",
     ]
     assert render(program, 2).splitlines()[3].endswith("  # moves 48 bytes per worker")
-    assert bytes_moved(gather, 1) == 0 and bytes_moved(program.instructions[0], 2) == 0
+    assert bytes_moved(gather, 1) == 0
+    assert bytes_moved(program.instructions[0], 2) == 0
     assert str(pickle.loads(pickle.dumps(program))) == str(program)
 
 
@@ -358,7 +385,9 @@ def test_explain() -> None:
         y.tolist()
         assert dg.explain(y) == "computed already: float64[2] Replicate(); nothing to run"
         assert unrelated.shape == (4, 3)
-        assert dg.explain(dg.ones(2, dtype=dg.float64)).startswith("local: float64[2]") or "full" in dg.explain(dg.ones(2))
+        assert dg.explain(dg.ones(2, dtype=dg.float64)).startswith("local: float64[2]") or "full" in dg.explain(
+            dg.ones(2)
+        )
     assert dg.explain(dg.ones(3)) == "local: float32[3]; computed in this process when its operation was called"
 
 
@@ -371,9 +400,16 @@ def test_wrong_shapes_raise_at_once_and_send_nothing() -> None:
         dg.synchronize()
         before = dg.stats()
         wrong = [
-            lambda: x @ x, lambda: x + dg.ones(5), lambda: x.reshape(5, 5), lambda: x.sum(dim=7), lambda: x[9],
-            lambda: dg.cat([x, x[0]]), lambda: x.redistribute(dg.Shard(5)), lambda: x.view(-1).t().mm(x),
-            lambda: x.redistribute(dg.Shard(0, (0, 1, 2))), lambda: dg.nn.functional.cross_entropy(x, x[:, :2].long()),
+            lambda: x @ x,
+            lambda: x + dg.ones(5),
+            lambda: x.reshape(5, 5),
+            lambda: x.sum(dim=7),
+            lambda: x[9],
+            lambda: dg.cat([x, x[0]]),
+            lambda: x.redistribute(dg.Shard(5)),
+            lambda: x.view(-1).t().mm(x),
+            lambda: x.redistribute(dg.Shard(0, (0, 1, 2))),
+            lambda: dg.nn.functional.cross_entropy(x, x[:, :2].long()),
         ]
         for call in wrong:
             with pytest.raises((RuntimeError, IndexError, ValueError)) as caught:
@@ -399,11 +435,16 @@ def test_a_failing_op_names_line_worker_and_shapes() -> None:
         with pytest.raises(RemoteOpError) as caught:
             after.item()
         error = caught.value
-        assert error.worker == 2 and error.cause == "IndexError" and error.where == f"{__file__}:{line}"
-        assert error.op in str(error) and "(5, 2), (2,)" in str(error) and "99" in str(error)
+        assert error.worker == 2
+        assert error.cause == "IndexError"
+        assert error.where == f"{__file__}:{line}"
+        assert error.op in str(error)
+        assert "(5, 2), (2,)" in str(error)
+        assert "99" in str(error)
         assert "Traceback" in error.worker_traceback
         other = pickle.loads(pickle.dumps(error))
-        assert str(other) == str(error) and other.where == error.where
+        assert str(other) == str(error)
+        assert other.where == error.where
         with pytest.raises(RemoteOpError, match="failed on worker 2 of 3"):
             bad.numpy()
         np.testing.assert_allclose(good.numpy(), normal(5, 2) * 2)
@@ -446,7 +487,8 @@ def test_the_session_goes_on_after_failures_in_many_steps() -> None:
                 np.testing.assert_allclose(loss.item(), (normal(5, 2)[rows] * normal(2)).sum())
             del loss
             sizes.append(tuple(slots()))
-        assert failed == 10 and len(set(sizes[2:])) == 1
+        assert failed == 10
+        assert len(set(sizes[2:])) == 1
 
 
 def test_an_update_that_failed_is_visible_only_where_it_was_lost() -> None:

@@ -32,10 +32,17 @@ def placements(seed: int, workers: int) -> Any:
         dim = choice.randrange(tensor.ndim)
         rows = tensor.shape[dim]
         cuts = sorted(choice.randint(0, rows) for _ in range(workers - 1))
-        placement = choice.choice([
-            None, dg.Replicate(), dg.Partial("sum"), dg.Shard(0), dg.Shard(dim), dg.Shard(dim, (0, *cuts, rows)),
-            dg.Shard(0, (0, *(0,) * (workers - 1), tensor.shape[0])),
-        ])
+        placement = choice.choice(
+            [
+                None,
+                dg.Replicate(),
+                dg.Partial("sum"),
+                dg.Shard(0),
+                dg.Shard(dim),
+                dg.Shard(dim, (0, *cuts, rows)),
+                dg.Shard(0, (0, *(0,) * (workers - 1), tensor.shape[0])),
+            ]
+        )
         return tensor if placement is None else tensor.redistribute(placement)
 
     return place
@@ -75,7 +82,9 @@ def test_flushes_at_any_moment(limit: int, monkeypatch: pytest.MonkeyPatch) -> N
     known = programs(range(6000 + 10 * limit, 6000 + 10 * limit + 10))
     with dg.init(local_mode=True, num_workers=3, shard_threshold=1 << 30):
         for program, expected in known:
-            compare(evaluate(program, placements(program.seed, 3)), expected, 1e-12, program, f"flushes after {limit} calls")
+            compare(
+                evaluate(program, placements(program.seed, 3)), expected, 1e-12, program, f"flushes after {limit} calls"
+            )
 
 
 @pytest.mark.parametrize("workers", [2, 5])
@@ -102,9 +111,20 @@ def test_random_numbers_do_not_depend_on_the_workers(workers: int) -> None:
     def draws() -> list[Any]:
         dg.manual_seed(11)
         w = dg.nn.Linear(7, 3)
-        return [dg.randn(5, 3), dg.rand(9), dg.randint(0, 100, (2, 6)), dg.randperm(11), dg.randn(0, 3),
-                dg.nn.functional.dropout(dg.ones(13, 3), 0.5), w.weight, w.bias, dg.bernoulli(dg.full((7,), 0.3)),
-                dg.normal(0.0, 2.0, (6,)), dg.rand_like(dg.ones(4, 4)), dg.randn(1)]
+        return [
+            dg.randn(5, 3),
+            dg.rand(9),
+            dg.randint(0, 100, (2, 6)),
+            dg.randperm(11),
+            dg.randn(0, 3),
+            dg.nn.functional.dropout(dg.ones(13, 3), 0.5),
+            w.weight,
+            w.bias,
+            dg.bernoulli(dg.full((7,), 0.3)),
+            dg.normal(0.0, 2.0, (6,)),
+            dg.rand_like(dg.ones(4, 4)),
+            dg.randn(1),
+        ]
 
     expected = [t.detach().numpy() for t in draws()]
     for threshold in (0, 1 << 30):

@@ -1,4 +1,4 @@
-"""Sessions on Ray workers: values, transports between nodes, failures of operations, and what a step costs in messages."""
+"""Sessions on Ray workers: values, transports between nodes, failures of operations, and the messages of a step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("ray")
 
 import distgrad as dg
 from distgrad import errors
@@ -191,7 +189,8 @@ def test_every_error_pickles():
         error = kind("what happened", missing=[1], seconds=2.5, op="add", where="a.py:3")
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is kind
-        assert (str(again), again.details, again.missing, again.where) == ("what happened", error.details, [1], "a.py:3")
+        assert (str(again), again.details) == ("what happened", error.details)
+        assert (again.missing, again.where) == ([1], "a.py:3")
 
 
 def test_a_steady_step_is_one_message_a_worker(two):

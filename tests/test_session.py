@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
-
-pytest.importorskip("ray")
-psutil = pytest.importorskip("psutil")
-
 from ray_session import descendants, driver, gone, line_of, rest, run_driver, shared_files
 
 import distgrad as dg
@@ -62,7 +61,7 @@ def test_settings_of_the_environment(monkeypatch):
 def test_one_session_at_a_time():
     with dg.init(local_mode=True, num_workers=3) as session:
         assert repr(session) == "<distgrad session: 3 workers on this process, in-process>"
-        with pytest.raises(SessionError, match=r"session: 3 workers.* is running; call shutdown\(\) before another init"):
+        with pytest.raises(SessionError, match=r"3 workers.* is running; call shutdown\(\) before another init"):
             dg.init(local_mode=True)
         x = dg.shard(np.ones(4))
     assert not dg.is_initialized()
@@ -105,7 +104,10 @@ def test_more_workers_than_cpus(connected, caplog):
 
 @pytest.mark.parametrize(
     ("cpus", "workers", "share"),
-    [((2.0,), 2, 1.0), ((2.0, 2.0), 3, 1.0), ((1.0, 1.0), 3, 0.5), ((2.0,), 3, 0.666), ((4.0, 1.0), 6, 0.8), ((0.0,), 2, 0.001)],
+    [
+        ((2.0,), 2, 1.0), ((2.0, 2.0), 3, 1.0), ((1.0, 1.0), 3, 0.5), ((2.0,), 3, 0.666), ((4.0, 1.0), 6, 0.8),
+        ((0.0,), 2, 0.001),
+    ],
 )
 def test_shares_of_cpus_fit_the_nodes(cpus, workers, share):
     assert cpu_share(cpus, workers) == pytest.approx(share)
@@ -164,7 +166,8 @@ def test_a_cluster_that_asks_for_another_token(cluster, environment, text):
     """Ray tries for 20 s unless told how often, and then says nothing of tokens."""
     script = FAILING.replace("range(2)", "range(1)")
     done = run_driver(script, cluster.address, RAY_NUM_REDIS_GET_RETRIES="1", **environment)
-    assert f"ClusterError False init: connecting to the Ray cluster at '{cluster.address}' failed" in done.stdout, done.stderr
+    failed = f"ClusterError False init: connecting to the Ray cluster at '{cluster.address}' failed"
+    assert failed in done.stdout, done.stderr
     assert text in done.stdout
 
 
@@ -187,7 +190,7 @@ def test_no_cluster_on_this_machine(monkeypatch):
 
     ray.shutdown()
     monkeypatch.setattr(ray, "init", fails)
-    with pytest.raises(ClusterError, match=r"no running Ray cluster was found on this machine: Could not .*; start one"):
+    with pytest.raises(ClusterError, match=r"no running Ray cluster was found .*: Could not .*; start one"):
         dg.init("auto")
 
 
@@ -267,10 +270,10 @@ else:
 """
 
 
-def ended(how: str, address: str, **environment: str) -> tuple[list[str], str, list[int]]:
+def ended(how: str, address: str) -> tuple[list[str], str, list[int]]:
     """Runs that driver; gives its output and errors once its workers, and what else it started, have ended."""
     before = shared_files()
-    with driver(LOCAL, how, address, **environment) as process:
+    with driver(LOCAL, how, address, RAY_DEDUP_LOGS="0") as process:
         pids = [int(pid) for pid in line_of(process, "pids").split()]
         started = [*descendants(process.pid), *map(psutil.Process, pids)]
         out, errors = rest(process)
@@ -297,7 +300,8 @@ def test_a_local_ray_ends_with_shutdown():
     cpus = os.cpu_count() or 1
     lines, errors, pids = ended("shutdown", "local")
     assert len(pids) == cpus
-    assert f"session <distgrad session: {cpus} worker{'s' * (cpus > 1)} on 1 node, 1 thread each, shared memory>" in lines
+    workers = f"{cpus} worker{'s' * (cpus > 1)}"
+    assert f"session <distgrad session: {workers} on 1 node, 1 thread each, shared memory>" in lines
     assert "ray False" in lines
     assert errors == ""  # none of Ray's chatter
 
@@ -335,9 +339,6 @@ def test_sigterm_ends_a_local_ray():
 
 
 def test_the_guard_ends_what_it_was_told_of():
-    import subprocess
-    import sys
-
     told, other = (subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(2))
     try:
         watching = guard.Guard()

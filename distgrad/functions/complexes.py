@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distgrad.op import is_tensor
 from distgrad.ops import complexes as ops
 from distgrad.ops import elementwise
 from distgrad.ops.complexes import angle, view_as_complex, view_as_real
@@ -27,7 +28,13 @@ def complex(real: Any, imag: Any) -> Any:
 
 
 def polar(abs: Any, angle: Any) -> Any:
-    """Gives abs * exp(1j * angle), broadcasting. RuntimeError unless both are float32 or both float64."""
+    """Gives abs * exp(1j * angle), broadcasting.
+
+    TypeError unless both are tensors, RuntimeError unless both are float32 or both float64. PyTorch: torch.polar.
+    """
+    for name, value in (("abs", abs), ("angle", angle)):
+        if not is_tensor(value):
+            raise TypeError(f"polar(): argument '{name}' must be Tensor, not {type(value).__name__}")
     return ops.make_complex(abs * elementwise.cos(angle), abs * elementwise.sin(angle))
 
 

@@ -52,11 +52,10 @@ def _edges(name: str, values: Tensor, bins: Any, low: Any, high: Any) -> Tensor:
 def _bins(values: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     """Gives each element's bin, and whether it lies in one."""
     count = edges.shape[0] - 1
-    right = take_rows(edges, full(count, shape=(), dtype="int64"), axis=0)
+    left, right = (take_rows(edges, full(row, shape=(), dtype="int64"), axis=0) for row in (0, count))
+    inside = ops.logical_and(ops.ge(values, left), ops.le(values, right))
     place = searchsorted(edges, values, right=True) - 1
-    place = ops.where(ops.eq(values, right), count - 1, place)
-    inside = ops.logical_and(ops.ge(place, 0), ops.lt(place, count))
-    return ops.where(inside, place, 0), inside
+    return ops.clamp(place, 0, count - 1), inside
 
 
 def _total(name: str, values: Tensor, weight: Tensor | None, place: Tensor, inside: Tensor, size: int) -> Tensor:

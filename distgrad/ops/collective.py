@@ -1,4 +1,4 @@
-"""Redistribution: the one op that changes a tensor's placement. It is linear and its gradient is the cotangent itself."""
+"""Redistribution: the one op that changes a tensor's placement. It is linear; its gradient is the cotangent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[A
             return block if 0 in block.strides else np.ascontiguousarray(block)
         assert isinstance(placement, Partial)
         return x if rank == 0 else _nothing(shape, x.dtype, placement.reduce)
-    assert isinstance(source, Shard) and source.offsets is not None
+    assert isinstance(source, Shard)
+    assert source.offsets is not None
     if isinstance(placement, Replicate):
         return (yield from collectives.all_gather(rank, world_size, x, source.dim, source.offsets, shape))
     if isinstance(placement, Shard):

@@ -95,6 +95,16 @@ class _Geometry:
         return tuple(slice(t) for t in self.size[1:])
 
 
+def _last(parts: Iterable[Any]) -> Any:
+    """Gives the index that applies `parts` to the last dims."""
+    return (..., *parts)
+
+
+def _each(lead: int, parts: Iterable[Any]) -> Any:
+    """Gives the index that applies `parts` to the dims after the first `lead` ones."""
+    return (*(slice(None),) * lead, *parts)
+
+
 def _is_pointwise(kernel: Ints, stride: Ints, padding: Ints, spatial: Ints, size: Ints) -> bool:
     return spatial == size and all(k == 1 for k in kernel) and all(s == 1 for s in stride) and not any(padding)
 
@@ -130,7 +140,7 @@ def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, stride: 
             columns = sizes.columns(padded, count, first, last)
             made = np.matmul(weights, columns.reshape(groups, weights.shape[2], -1))
             made = made.reshape(out_channels, count, last - first, *sizes.computed[1:])
-            made = made[(..., *sizes.crop())].swapaxes(0, 1)
+            made = made[_last(sizes.crop())].swapaxes(0, 1)
             if shift is None:
                 out[images, :, first:last] = made
             else:
@@ -143,7 +153,7 @@ def _cotangents(g: np.ndarray, sizes: _Geometry, groups: int, images: slice, fir
     block = g[images, :, first:last].swapaxes(0, 1)
     if sizes.flat:
         spread = np.zeros((*block.shape[:3], *sizes.computed[1:]), g.dtype)
-        spread[(..., *sizes.crop())] = block
+        spread[_last(sizes.crop())] = block
         block = spread
     return np.ascontiguousarray(block).reshape(groups, g.shape[1] // groups, -1)
 
@@ -159,7 +169,7 @@ def _conv_input(g: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, di
     if all(s == 1 for s in stride) and w.shape[0] <= channels and prod(size) <= _WASTE * prod(g.shape[2:]):
         # Then it is a convolution with the taps in reverse, which copies columns where this one adds them up.
         reverse = w.reshape(groups, -1, *w.shape[1:]).swapaxes(1, 2).reshape(channels, -1, *kernel)
-        reverse = reverse[(..., *(slice(None, None, -1) for _ in kernel))]
+        reverse = reverse[_last(slice(None, None, -1) for _ in kernel)]
         sides = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding))
         return _conv(g, reverse, stride=stride, padding=sides, dilation=dilation, groups=groups, size=size).astype(
             kind, copy=False)
@@ -182,7 +192,7 @@ def _conv_input(g: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, di
             columns = columns.reshape(channels, *kernel, *shape)
             for tap in product(*(range(k) for k in kernel)):
                 # The taps of one position differ, so no element is added to twice in one of these sums.
-                _add_run(target[(slice(None), *tap)], columns[(slice(None), *tap)], sizes)
+                _add_run(target[_each(1, tap)], columns[_each(1, tap)], sizes)
         out[(images, slice(None), *source)] = padded[(slice(None), slice(count), *to)].swapaxes(0, 1)
     return out
 
@@ -365,7 +375,7 @@ def _patches(x: np.ndarray, *, kernel: Ints, stride: Ints, padding: Ints, dilati
             count = images.stop - images.start
             padded[(slice(None), slice(count), *to)] = x[(images, slice(None), *source)].swapaxes(0, 1)
             for first, last in rows:
-                taps = sizes.taps(padded, count, first, last)[(..., *sizes.crop())]
+                taps = sizes.taps(padded, count, first, last)[_last(sizes.crop())]
                 out[(images, *(slice(None),) * (1 + len(kernel)), slice(first, last))] = np.moveaxis(
                     taps, 1 + len(kernel), 0)
     return out.reshape(batch, channels * prod(kernel), prod(size))
@@ -382,10 +392,10 @@ def _add_patches(g: np.ndarray, *, kernel: Ints, stride: Ints, padding: Ints, di
     columns = g.reshape(batch, channels, *kernel, *size)
     for tap in product(*(range(k) for k in kernel)):
         target = tuple(slice(k * d, k * d + (t - 1) * s + 1, s) for k, d, t, s in zip(tap, dilation, size, stride))
-        total[(..., *target)] += columns[(slice(None), slice(None), *tap)]
+        total[_last(target)] += columns[_each(2, tap)]
     out = np.zeros((batch, channels, *shape), g.dtype)
     inside = tuple(slice(p, max(min(p + n, e), p)) for p, n, e in zip(padding, shape, total.shape[2:]))
-    part = total[(..., *inside)]
+    part = total[_last(inside)]
     out[tuple(slice(n) for n in part.shape)] = part
     return out
 

@@ -15,11 +15,13 @@ from distgrad.families import reduced_shape, reduction_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op
 
+_exclusive_or: Any = np.bitwise_xor.reduce  # numpy's stubs do not know a `keepdims` decided at run time
+
 
 def _xor_bits(x: np.ndarray, *, axis: tuple[int, ...], keepdims: bool) -> np.ndarray:
     wide = np.int64 if x.dtype.kind in "bi" else np.uint64 if x.dtype.kind == "u" else np.float64
-    bits: Any = np.ascontiguousarray(x.astype(wide)).view(np.uint64).reshape(x.shape)
-    return np.bitwise_xor.reduce(bits, axis=axis, keepdims=keepdims)
+    bits = np.ascontiguousarray(x.astype(wide)).view(np.uint64).reshape(x.shape)
+    return _exclusive_or(bits, axis=axis, keepdims=keepdims)
 
 
 def _meta(x: TensorMeta, *, axis: tuple[int, ...], keepdims: bool) -> MetaResult:

@@ -143,7 +143,7 @@ def _taps(rule: Rule, real: np.dtype, adjoint: bool) -> tuple[Taps, float | None
 
 
 def _along(x: np.ndarray, axis: int, size: int, taps: Taps, common: float | None) -> np.ndarray:
-    lead = (slice(None),) * axis
+    lead: tuple[Any, ...] = (slice(None),) * axis
     out = np.zeros((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)
     for number, (rows, columns, weight) in enumerate(taps):
         part = x[(*lead, columns)] if isinstance(columns, slice) else x.take(columns, axis)

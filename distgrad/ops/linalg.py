@@ -14,6 +14,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import Entry, MetaResult, Op, Row
+from distgrad.ops import linalg_stacked as stacked
 from distgrad.ops.contraction import matmul
 from distgrad.ops.elementwise import neg, real
 from distgrad.ops.linalg_common import (
@@ -60,9 +61,12 @@ def _solve_triangular(a: np.ndarray, b: np.ndarray, *, upper: bool, unit: bool) 
     out = np.empty((*batch, *b.shape[-2:]), b.dtype)
     if not out.size:
         return out
-    function = lapack("trtrs", a.dtype)
     a = np.broadcast_to(a, (*batch, *a.shape[-2:]))
     b = np.broadcast_to(b, out.shape)
+    if stacked.many(batch, a.shape[-1]):
+        found = stacked.solve_triangular(flat(a), flat(b), upper, unit)
+        return found.reshape(out.shape)
+    function = lapack("trtrs", a.dtype)
     for place in places(batch):
         # A row-major matrix is its transpose in LAPACK's order: the other triangle, and solving with the transpose.
         found, info = function(a[place].T, b[place], lower=int(upper), trans=1, unitdiag=int(unit))
@@ -183,9 +187,17 @@ cholesky_solve: Op = Op("cholesky_solve", _cholesky_solve, meta=_cholesky_solve_
 # LU ---------------------------------------------------------------------------------------------------------
 
 
+def flat(x: np.ndarray) -> np.ndarray:
+    """Gives matrices with one batch dim."""
+    return x.reshape(-1, *x.shape[-2:])
+
+
 def lu_arrays(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gives packed factors, 1-based int32 pivots and info of matrices."""
     *batch, m, n = x.shape
+    if x.size and stacked.many(tuple(batch), max(m, n)):
+        packed, pivots, info = stacked.lu(flat(x))
+        return packed.reshape(x.shape), pivots.reshape(*batch, min(m, n)), info.reshape(batch)
     packed = np.empty_like(x)
     pivots = np.empty((*batch, min(m, n)), np.int32)
     info = np.zeros(tuple(batch), np.int32)
@@ -257,16 +269,15 @@ lu_factor = Op("lu_factor", _lu_factor, meta=_lu_meta, inputs="x", rows=batch_ro
 def _permutation_matrix(pivots: np.ndarray, *, rows: int, dtype: str) -> np.ndarray:
     batch = pivots.shape[:-1]
     out = np.zeros((*batch, rows, rows), dtypes.named(dtype).numpy)
-    for place in places(batch):
-        order = np.arange(rows)
-        for row, other in enumerate(pivots[place] - 1):
-            if not 0 <= other < rows:
-                raise RuntimeError(
-                    f"lu_unpack: LU_pivots must be between 1 and LU.size(-2)={rows} inclusive, got {int(other) + 1}; "
-                    "did you pass properly the result of the LU factorization?"
-                )
-            order[row], order[other] = order[other], order[row]
-        out[(*place, order, np.arange(rows))] = 1
+    wrong = pivots[(pivots < 1) | (pivots > rows)]
+    if wrong.size:
+        raise RuntimeError(
+            f"lu_unpack: LU_pivots must be between 1 and LU.size(-2)={rows} inclusive, got {int(wrong[0])}; did you "
+            "pass properly the result of the LU factorization?"
+        )
+    if out.size:
+        order = stacked.order_of(pivots.reshape(-1, pivots.shape[-1]), rows)
+        np.put_along_axis(out.reshape(-1, rows, rows), order[:, None, :], 1, 1)
     return out
 
 

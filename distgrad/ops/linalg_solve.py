@@ -16,9 +16,10 @@ from distgrad import dtypes
 from distgrad.grad_mode import mode
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
+from distgrad.ops import linalg_stacked as stacked
 from distgrad.ops.contraction import matmul
 from distgrad.ops.elementwise import conj, imag, neg, vanish
-from distgrad.ops.linalg import lapack, lu_arrays, own_dims, system_rows
+from distgrad.ops.linalg import flat, lapack, lu_arrays, own_dims, system_rows
 from distgrad.ops.linalg_common import (
     batch_rows,
     check_floating,
@@ -52,12 +53,15 @@ def _lu_solve(packed: np.ndarray, pivots: np.ndarray, b: np.ndarray, *, transpos
     batch = np.broadcast_shapes(packed.shape[:-2], b.shape[:-2])
     out = np.empty((*batch, *b.shape[-2:]), b.dtype)
     if out.size:
-        function = lapack("getrs", packed.dtype)
         packed = np.broadcast_to(packed, (*batch, *packed.shape[-2:]))
-        pivots = np.broadcast_to(pivots - 1, (*batch, pivots.shape[-1]))
+        pivots = np.broadcast_to(pivots, (*batch, pivots.shape[-1]))
         b = np.broadcast_to(b, out.shape)
+        if stacked.many(batch, packed.shape[-1]):
+            found = stacked.lu_solve(flat(packed), pivots.reshape(-1, pivots.shape[-1]), flat(b), transpose)
+            return found.reshape(out.shape)
+        function = lapack("getrs", packed.dtype)
         for place in places(batch):
-            out[place] = function(packed[place], pivots[place], b[place], trans=int(transpose))[0]
+            out[place] = function(packed[place], pivots[place] - 1, b[place], trans=int(transpose))[0]
     return out
 
 

@@ -146,7 +146,7 @@ def _backward(tape: np.ndarray, *gs: np.ndarray, wanted: tuple[bool, ...]) -> An
 
 
 def _refuse_second(g: Any) -> Any:
-    raise RuntimeError("map_shards: gradients through it can be taken once, not twice; its functions run on the workers")
+    raise RuntimeError("map_shards: gradients through it can be taken once, not twice, since it runs on the workers")
 
 
 def _results_vjp(g: Any, inputs: Any, needs: Any, results: Any) -> list[Any]:

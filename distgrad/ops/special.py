@@ -14,7 +14,7 @@ import numpy as np
 
 from distgrad import dtypes
 from distgrad.families import binary as _binary
-from distgrad.families import elementwise_rows, shape_of, unary
+from distgrad.families import elementwise_rows, is_number, shape_of, unary
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op
 from distgrad.ops.elementwise import (
@@ -54,10 +54,24 @@ def one(name: str, kernel: str | Callable[..., Any], vjp: Callable[..., Any] | N
     return unary(name, run, vjp, check=takes(name, *_REAL))
 
 
-def two(name: str, kernel: str | Callable[..., Any], vjps: tuple[Callable[..., Any] | None, ...] = ()) -> Op:
-    """Makes a broadcasting op of two real inputs `a` and `b`; `kernel` is a function or the name of scipy's."""
+def two(name: str, kernel: str | Callable[..., Any], vjps: tuple[Callable[..., Any] | None, ...] = (), *,
+        numbers: int = 1) -> Op:
+    """Makes a broadcasting op of two real inputs `a` and `b`; `kernel` is a function or the name of scipy's.
+
+    TypeError when more than `numbers` of the inputs are Python numbers rather than tensors.
+    """
     run = scipy_function(kernel) if isinstance(kernel, str) else widened(kernel)
-    return _binary(name, run, vjps, result="float", check=takes(name, *_REAL))
+    op = _binary(name, run, vjps, result="float", check=takes(name, *_REAL))
+    inner = op.meta
+
+    def meta(*ins: Any) -> MetaResult:
+        if sum(map(is_number, ins)) > numbers:
+            given = ", ".join(i.__name__ if is_number(i) else "Tensor" for i in ins)
+            raise TypeError(f"{name}(): at least {2 - numbers} of its arguments must be a Tensor, got ({given})")
+        return inner(*ins)
+
+    op.meta = meta
+    return op
 
 
 def _missing(op: str, argument: str) -> Callable[..., Any]:
@@ -136,8 +150,9 @@ def _gamma_density(a: Any, b: Any) -> Any:
 
 
 zeta: Op = two("zeta", "zeta", (_missing("special.zeta", "input"), lambda g, a, b: neg(g * (a * zeta(a + 1.0, b)))))
-igamma = two("igamma", "gammainc", (_missing("igamma", "input"), lambda g, a, b: g * _gamma_density(a, b)))
-igammac = two("igammac", "gammaincc", (_missing("igammac", "input"), lambda g, a, b: neg(g * _gamma_density(a, b))))
+igamma = two("igamma", "gammainc", (_missing("igamma", "input"), lambda g, a, b: g * _gamma_density(a, b)), numbers=0)
+igammac = two("igammac", "gammaincc", (_missing("igammac", "input"), lambda g, a, b: neg(g * _gamma_density(a, b))),
+              numbers=0)
 
 
 # Orthogonal polynomials -------------------------------------------------------------------------------------

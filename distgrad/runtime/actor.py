@@ -166,7 +166,8 @@ def unpack_messages(packed: bytes) -> list[Message]:
     if not arrays:
         return messages
     return [
-        Put(m.slot, np.array(arrays[m.array.index])) if type(m) is Put and type(m.array) is Packed else m for m in messages
+        Put(m.slot, np.array(arrays[m.array.index])) if type(m) is Put and type(m.array) is Packed else m
+        for m in messages
     ]
 
 

@@ -390,7 +390,9 @@ class Coordinator:
                 self.backend.wait()
                 self._collect()
                 if not awaited and not done():
-                    raise InfrastructureError("no worker has an answer left to give to what is waited for: a fault of distgrad")
+                    raise InfrastructureError(
+                        "no worker has an answer left to give to what is waited for: a fault of distgrad"
+                    )
         except DistgradError as error:
             self._break(error)
             raise

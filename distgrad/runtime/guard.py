@@ -1,8 +1,8 @@
 """A small process that ends what a session started when the driver cannot do it any more.
 
-Ray's own servers end with the process that started them, but their agents, which learn of it later, stay for a minute, and
-a stopped worker stays for good. Invariant: the guard only kills processes that it was told of, and only while their start
-time says that they are still those. It ends with its driver, in whatever way that one ends.
+Ray's own servers end with the process that started them, but their agents, which learn of it later, stay for a minute,
+and a stopped worker stays for good. Invariant: the guard only kills processes that it was told of, and only while their
+start time says that they are still those. It ends with its driver, in whatever way that one ends.
 
 This file is also the script that the guard runs; as such it imports the standard library alone.
 """

@@ -24,10 +24,10 @@ _known: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictiona
 def map_shards(fn: Callable[..., Any], *tensors: Any) -> Any:
     """Runs `fn` inside every worker on its own rows and gives the results as global tensors.
 
-    `fn` takes one local tensor per argument (a sharded tensor's own block, a replicated one whole) and gives a tensor or
-    a tuple of them, made with the local engine. Results with dims are laid end to end along dim 0, in worker order; 0-d
-    results are summed over the workers. Gradients flow through to `tensors`, once (not twice) differentiable. Define `fn`
-    outside of loops: it is pickled, by Ray's means, once per function object.
+    `fn` takes one local tensor per argument (a sharded tensor's own block, a replicated one whole) and gives a tensor
+    or a tuple of them, made with the local engine. Results with dims are laid end to end along dim 0, in worker order; 0-d
+    results are summed over the workers. Gradients flow through to `tensors`, once (not twice) differentiable. Define
+    `fn` outside of loops: it is pickled, by Ray's means, once per function object.
 
     Without a session it is `fn(*tensors)`. TypeError when an argument is no tensor; what `fn` raises comes back as
     RemoteOpError.
@@ -76,14 +76,16 @@ def _result_specs(described: list[Any], world_size: int, function: ShardFunction
     """Gives the global specs of results from what each worker says; PlacementError when they do not fit together."""
     counts = {len(d) for d in described}
     if len(counts) != 1:
-        raise PlacementError(f"map_shards: {function!r} gave {sorted(counts)} results on different workers; give as many on each")
+        raise PlacementError(
+            f"map_shards: {function!r} gave {sorted(counts)} results on different workers; give as many on each"
+        )
     specs = []
     for position, parts in enumerate(zip(*described)):
         shapes, kinds = [p[0] for p in parts], {p[1] for p in parts}
         if len(kinds) != 1 or len({len(s) for s in shapes}) != 1 or len({s[1:] for s in shapes}) != 1:
             raise PlacementError(
-                f"map_shards: result {position} of {function!r} has shapes {shapes} and dtypes {sorted(kinds)} on workers 0 to "
-                f"{world_size - 1}; all dims but the first must be equal"
+                f"map_shards: result {position} of {function!r} has shapes {shapes} and dtypes {sorted(kinds)} on "
+                f"workers 0 to {world_size - 1}; all dims but the first must be equal"
             )
         kind = dtypes.named(kinds.pop())
         if not shapes[0]:

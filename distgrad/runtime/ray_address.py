@@ -24,7 +24,7 @@ _PRINT_SECONDS = 0.7
 
 
 class Connection:
-    """A process's connection to Ray. `ours`: it is ended with the session; `guard`: ends a local Ray with the driver."""
+    """A process's connection to Ray. `ours`: it ends with the session; `guard`: ends a local Ray with the driver."""
 
     def __init__(self, *, ours: bool, guard: Guard | None = None) -> None:
         self.ours, self._guard = ours, guard
@@ -71,8 +71,8 @@ def reach_ray(address: str | None, num_workers: int | None) -> Connection:
         }
     elif address.startswith("ray://"):
         _log.warning(
-            "init: a ray:// connection moves data about 100 times slower than a driver on the cluster, and every message "
-            "takes longer; run the driver on a node of the cluster if you can"
+            "init: a ray:// connection moves data about 100 times slower than a driver on the cluster, and every "
+            "message takes longer; run the driver on a node of the cluster if you can"
         )
     with _quiet():
         if address != "local":
@@ -90,8 +90,9 @@ def reach_ray(address: str | None, num_workers: int | None) -> Connection:
         return Connection(ours=True)
     from ray._private import worker
 
+    node: Any = worker._global_node
+    started = [info.process.pid for infos in node.all_processes.values() for info in infos]
     guard = Guard()
-    started = (info.process.pid for infos in worker._global_node.all_processes.values() for info in infos)
     guard.watch(family(started))
     return Connection(ours=True, guard=guard)
 
@@ -115,8 +116,9 @@ def _let_prints_through() -> None:
     """
     from ray._private import worker
 
-    node = worker._global_node
-    files = glob.glob(os.path.join(node.get_session_dir_path(), "logs", "worker-*.out")) if node is not None else []
+    node: Any = worker._global_node
+    pattern = None if node is None else os.path.join(node.get_session_dir_path(), "logs", "worker-*.out")
+    files = glob.glob(pattern) if pattern else []
     written = max((os.path.getmtime(file) for file in files), default=0.0)
     time.sleep(min(max(written + _PRINT_SECONDS - time.time(), 0.0), _PRINT_SECONDS))
 
@@ -139,14 +141,15 @@ def _answers(address: str) -> None:
         host, number = number, "10001"
     if not host or not number.isdecimal() or not 0 < int(number) < 65536:
         raise ClusterError(
-            f'init: address={address!r} is none; give "host:port", "ray://host:port", "auto" or "local", or leave it out'
+            f'init: address={address!r} is none; give "host:port", "ray://host:port", "auto" or "local", or leave it '
+            "out"
         )
     try:
         socket.create_connection((host.strip("[]"), int(number)), timeout=_ANSWER_SECONDS).close()
     except OSError as error:
         raise ClusterError(
-            f"init: no Ray cluster answers at {address!r}: {error}; see that it runs and that the port is the one it was "
-            "started with (6379 unless given, 10001 for ray://)"
+            f"init: no Ray cluster answers at {address!r}: {error}; see that it runs and that the port is the one it "
+            "was started with (6379 unless given, 10001 for ray://)"
         ) from error
 
 
@@ -154,19 +157,24 @@ def _unreached(address: str, error: BaseException) -> str:
     if address == "local":
         return f"init: a local Ray did not start: {error}"
     if address == "auto":
-        return f"init: no running Ray cluster was found on this machine: {error}; start one, give its address, or leave it out"
+        return (
+            f"init: no running Ray cluster was found on this machine: {error}; start one, give its address, or leave "
+            "the address out"
+        )
     mode = os.environ.get("RAY_AUTH_MODE", "unset")
     hint = (
-        f"RAY_AUTH_MODE is {mode}; if the cluster asks for a token (Ray 2.59 and later do), set RAY_AUTH_MODE=token before "
-        "Python starts and give its token in RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
+        f"RAY_AUTH_MODE is {mode}; if the cluster asks for a token (Ray 2.59 and later do), set RAY_AUTH_MODE=token "
+        "before Python starts and give its token in RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or "
+        "~/.ray/auth_token"
     )
     if mode == "token":
         hint = (
-            "RAY_AUTH_MODE is token; see that RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token "
-            "holds this cluster's token"
+            "RAY_AUTH_MODE is token; see that RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or "
+            "~/.ray/auth_token holds this cluster's token"
         )
-    reasons = []
+    reasons: list[str] = []
     for one in (error, error.__cause__):
         lines = [line.strip() for line in str(one or "").splitlines() if line.strip()]
         reasons.extend(line for line in (*lines[:1], *lines[-1:]) if line not in reasons)
-    return f"init: connecting to the Ray cluster at {address!r} failed: {': '.join(reasons) or type(error).__name__}; {hint}"
+    reason = ": ".join(reasons) or type(error).__name__
+    return f"init: connecting to the Ray cluster at {address!r} failed: {reason}; {hint}"

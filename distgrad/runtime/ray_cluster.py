@@ -75,21 +75,24 @@ class RayGroup:
         share = cpu_share(cpus, self.world_size)
         if share < 1:
             _log.warning(
-                "init: %d workers on a cluster of %g CPUs: each gets a share of %.3f; more workers than CPUs is slower, and "
-                "num_workers=%d gives each one of its own", self.world_size, sum(cpus), share, max(int(sum(cpus)), 1),
+                "init: %d workers on a cluster of %g CPUs: each gets a share of %.3f; more workers than CPUs is "
+                "slower, and num_workers=%d gives each one of its own",
+                self.world_size, sum(cpus), share, max(int(sum(cpus)), 1),
             )
         self._group = placement_group([{"CPU": share}] * self.world_size, strategy="PACK")
         ready, _ = ray.wait([self._group.ready()], timeout=START_SECONDS)
         if not ready:
             raise ClusterError(
-                f"init: the cluster did not give {self.world_size} workers of {share:g} CPU within {START_SECONDS:.0f} s; it "
-                f"has {sum(cpus):g} CPUs, {ray.available_resources().get('CPU', 0):g} of them free: ask for fewer with "
-                "num_workers, or end what holds them"
+                f"init: the cluster did not give {self.world_size} workers of {share:g} CPU within {START_SECONDS:g} s; "
+                f"it has {sum(cpus):g} CPUs, {ray.available_resources().get('CPU', 0):g} of them free: ask for fewer "
+                "with num_workers, or end what holds them"
             )
         secret = secrets.token_bytes(32)
-        remote = ray.remote(
-            num_cpus=share, max_restarts=0, max_task_retries=0, concurrency_groups={CONTROL: 2}, enable_task_events=False
-        )(WorkerActor)
+        options: dict[str, Any] = {
+            "num_cpus": share, "max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {CONTROL: 2},
+            "enable_task_events": False,  # one event per message and worker would be kept by the cluster
+        }
+        remote: Any = ray.remote(**options)(WorkerActor)
         for rank in range(self.world_size):
             settings = Settings(rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1)
             strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
@@ -105,7 +108,8 @@ class RayGroup:
         self._all([a.connect.remote(addresses) for a in self._actors], "connect to the others", self.timeout + 2)
         nice = [identity.rank for identity in self._identities if identity.niceness > 0]
         if nice:
-            _log.info("workers %s run at niceness %d, as the cluster was set up", nice, self._identities[nice[0]].niceness)
+            niceness = self._identities[nice[0]].niceness
+            _log.info("workers %s run at niceness %d, as the cluster was set up", nice, niceness)
         near = self.nodes == 1 and not force_network
         far = force_network or len({i.node_id for i in self._identities}) == self.world_size
         self.transport = "shared memory" if near else "network" if far else "shared memory + network"
@@ -121,8 +125,8 @@ class RayGroup:
             if not ready:
                 missing = sorted(waiting.values())
                 raise CollectiveTimeout(
-                    f"init: workers {missing} of {self.world_size} did not {what} within {seconds:g} s", missing=missing,
-                    seconds=seconds,
+                    f"init: workers {missing} of {self.world_size} did not {what} within {seconds:g} s",
+                    missing=missing, seconds=seconds,
                 )
             rank = waiting.pop(ready[0])
             try:
@@ -167,8 +171,8 @@ class RayGroup:
     def wait(self) -> None:
         """Returns when an answer has come, or none is awaited.
 
-        CollectiveTimeout names the workers that give no sign of life for the session's timeout; WorkerLostError one that
-        died without having to answer.
+        CollectiveTimeout names the workers that give no sign of life for the session's timeout; WorkerLostError one
+        that died without having to answer.
         """
         import ray
 
@@ -215,8 +219,8 @@ class RayGroup:
 
         if not ray.is_initialized():
             raise ClusterError(
-                "Ray was shut down while a session was running, so its workers are gone; call distgrad's shutdown() first, "
-                "then ray.shutdown()"
+                "Ray was shut down while a session was running, so its workers are gone; call distgrad's shutdown() "
+                "first, then ray.shutdown()"
             )
 
     def _answer(self, ref: Any, rank: int) -> bytes:
@@ -247,8 +251,8 @@ class RayGroup:
         names = ", ".join(map(self._name, ranks))
         reason = " ".join(line.strip() for line in str(error).strip().splitlines()[-1:]) or type(error).__name__
         return WorkerLostError(
-            f"{names} {'is' if len(ranks) == 1 else 'are'} lost, and the rows with it; call shutdown() and init() again, and "
-            f"load your last save. Ray says: {reason}",
+            f"{names} {'is' if len(ranks) == 1 else 'are'} lost, and the rows with it; call shutdown() and init() "
+            f"again, and load your last save. Ray says: {reason}",
             missing=ranks,
         )
 
@@ -298,8 +302,8 @@ class RayGroup:
         if overdue:
             self._abort(f"workers {overdue} gave no sign of life")
             raise CollectiveTimeout(
-                f"no sign of life for {self.timeout:g} s from {', '.join(map(self._name, overdue))}; stopped or cut off? The "
-                "limit is init(timeout=...) or DISTGRAD_TIMEOUT", missing=overdue, seconds=self.timeout,
+                f"no sign of life for {self.timeout:g} s from {', '.join(map(self._name, overdue))}; stopped or cut "
+                "off? The limit is init(timeout=...) or DISTGRAD_TIMEOUT", missing=overdue, seconds=self.timeout,
             )
 
     def _abort(self, reason: str) -> None:

@@ -88,8 +88,8 @@ def init(
     """Starts the session: from now on large data is sharded over workers and parameters live on each of them.
 
     Args:
-        address: as Ray users know it. None attaches to an initialised Ray, else to RAY_ADDRESS, else starts a local Ray;
-            "auto", "local", "host:port" and "ray://host:port" say which.
+        address: as Ray users know it. None attaches to an initialised Ray, else to RAY_ADDRESS, else starts a local
+            Ray; "auto", "local", "host:port" and "ray://host:port" say which. A cluster's token is used when there.
         num_workers: one actor of one CPU each; by default one per CPU of the cluster (2 in local mode).
         local_mode: the workers are simulated in this process, in lockstep, without Ray.
         shard_threshold: bytes from which data is sharded by itself (default 1 MiB; 0 shards everything that has a first

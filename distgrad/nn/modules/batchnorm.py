@@ -174,7 +174,7 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"expected at least 2D input (got {input.ndim}D input)")
 
     @classmethod
-    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+    def convert_sync_batchnorm(cls, module: Any, process_group: Any = None) -> Any:
         """Returns the module with every ``BatchNorm`` in it replaced by a ``SyncBatchNorm`` of the same state."""
         result = module
         if isinstance(module, _BatchNorm):
@@ -222,10 +222,10 @@ class _InstanceNorm(_NormBase):
                 stacklevel=2,
             )
         y = dg.nn.functional.instance_norm(
-            input if batched else input.unsqueeze(0), self.running_mean, self.running_var, self.weight, self.bias,
+            input if batched else dg.unsqueeze(input, 0), self.running_mean, self.running_var, self.weight, self.bias,
             self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum, self.eps,
         )
-        return y if batched else y.squeeze(0)
+        return y if batched else dg.squeeze(y, 0)
 
 
 class InstanceNorm1d(_InstanceNorm):
