@@ -71,7 +71,7 @@ class Call:
 class Node:
     """An immutable value of the graph."""
 
-    __slots__ = ("call", "cached", "data", "home", "index", "saved", "slot", "spec", "twin")
+    __slots__ = ("cached", "call", "data", "home", "index", "saved", "slot", "spec", "twin")
 
     def __init__(self, spec: Spec, data: Any = None) -> None:
         self.spec = spec
@@ -157,8 +157,6 @@ def session_ended(spec: Spec) -> SessionError:
         f"a tensor of shape {spec.shape} belongs to a session that has ended; copy tensors that must outlive a "
         "session with .cpu() or .numpy() before shutdown()"
     )
-
-
 
 
 class _Probe:

@@ -16,7 +16,7 @@ from distgrad import autodiff, dispatch, dtypes, graph, views
 from distgrad.device import CPU, device
 from distgrad.dispatch import edge_of
 from distgrad.dtypes import dtype
-from distgrad.grad_mode import mode, no_grad
+from distgrad.grad_mode import mode, no_grad, set_grad_enabled
 from distgrad.graph import Node
 from distgrad.meta import TensorMeta
 from distgrad.op import OPS, Op, set_tensor_type
@@ -483,7 +483,7 @@ def _cotangents(outputs: Sequence[Tensor], gradients: Sequence[Any] | None, crea
         if g is None:
             if out._now().spec.meta.size != 1:
                 raise RuntimeError("grad can be implicitly created only for scalar outputs")
-            with _mode(False):
+            with set_grad_enabled(False):
                 g = _ones_like(out)
         elif g.shape != out.shape:
             raise RuntimeError(
@@ -499,17 +499,6 @@ def _ones_like(out: Tensor) -> Tensor:
     if spec.placement is None:
         return Tensor._from_node(Node(spec, np.ones(spec.meta.shape, spec.meta.dtype.numpy)))
     return OPS["full"](1.0, shape=spec.meta.shape, dtype=spec.meta.dtype.name)
-
-
-class _mode:
-    def __init__(self, enabled: bool) -> None:
-        self._enabled = enabled
-
-    def __enter__(self) -> None:
-        self._before, mode.enabled = mode.enabled, self._enabled
-
-    def __exit__(self, *exc: object) -> None:
-        mode.enabled = self._before
 
 
 def _leaf_hooks(leaf: Tensor, g: Tensor) -> Tensor:
@@ -540,7 +529,7 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     results, leaves = autodiff.run_backward(
         roots, make=make_saved, retain=retain, create=create_graph, wanted=edges
     )
-    with _mode(create_graph):
+    with set_grad_enabled(create_graph):
         if wanted is None:
             arrived = leaves
         else:
@@ -581,7 +570,7 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
         _cotangents(outs, grad_outputs, create_graph), make=make_saved, retain=retain, create=create_graph, wanted=edges
     )
     gradients: list[Tensor | None] = []
-    with _mode(create_graph):
+    with set_grad_enabled(create_graph):
         for tensor, edge in zip(wanted, edges):
             g = results.get(autodiff._key(edge))
             if g is None:

@@ -534,7 +534,7 @@ def compare(found: Outcome, expected: Outcome, tolerance: float, program: Progra
                 if present is not None:
                     assert not np.any(present), where
                 continue
-            assert a.shape == b.shape and a.dtype == b.dtype, where
+            assert (a.shape, a.dtype) == (b.shape, b.dtype), where
             np.testing.assert_allclose(
                 a, b, rtol=tolerance, atol=tolerance * max(1.0, scale), equal_nan=True, err_msg=where
             )

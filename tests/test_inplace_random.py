@@ -1,4 +1,4 @@
-"""Random sequences of views and writes, on torch and here in parallel: all live tensors are compared after each step."""
+"""Random sequences of views and writes, on torch and here in parallel, comparing all live tensors after each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs: when one is reused, what is in it, what it frees, how it prints, and what happens when an op of it fails."""
+"""Programs: when one is reused, what is in it, what it frees, how it prints, and what happens when an op fails."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ __all__ = ["MultivariateNormal"]
 def mahalanobis(lower: Tensor, away: Tensor) -> Tensor:
     """Gives |L^-1 x|**2 for L (*B, n, n) and x (*S, *B, n)."""
     if lower.ndim == 2:
-        # One triangular system with all vectors as columns.
-        solved = linalg.solve_triangular(lower, away.reshape(-1, away.shape[-1]).mT, upper=False)
-        return solved.square().sum(0).reshape(away.shape[:-1])
+        # One small system for all vectors: they stay where they are when they are sharded.
+        identity = dg.eye(lower.shape[-1], dtype=lower.dtype)
+        return (away @ linalg.solve_triangular(lower, identity, upper=False).mT).square().sum(-1)
     batch = broadcast_shapes("mahalanobis", tuple(lower.shape[:-2]), tuple(away.shape[:-1]))
     n = away.shape[-1]
     solved = linalg.solve_triangular(

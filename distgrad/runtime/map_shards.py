@@ -25,9 +25,9 @@ def map_shards(fn: Callable[..., Any], *tensors: Any) -> Any:
     """Runs `fn` inside every worker on its own rows and gives the results as global tensors.
 
     `fn` takes one local tensor per argument (a sharded tensor's own block, a replicated one whole) and gives a tensor
-    or a tuple of them, made with the local engine. Results with dims are laid end to end along dim 0, in worker order; 0-d
-    results are summed over the workers. Gradients flow through to `tensors`, once (not twice) differentiable. Define
-    `fn` outside of loops: it is pickled, by Ray's means, once per function object.
+    or a tuple of them, made with the local engine. Results with dims are laid end to end along dim 0, in worker order;
+    0-d results are summed over the workers. Gradients flow through to `tensors`, once (not twice) differentiable.
+    Define `fn` outside of loops: it is pickled, by Ray's means, once per function object.
 
     Without a session it is `fn(*tensors)`. TypeError when an argument is no tensor; what `fn` raises comes back as
     RemoteOpError.
