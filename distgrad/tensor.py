@@ -444,6 +444,8 @@ class Tensor:
 
 
 def _rebuild(cls: type, array: np.ndarray, kind: str, requires_grad: bool) -> Tensor:
+    import distgrad.namespace  # attaches the methods  # noqa: F401
+
     out = object.__new__(cls)
     out._node = Node(Spec.of(TensorMeta.of(array.shape, dtypes.named(kind))), array)
     out._needs_grad = requires_grad

@@ -20,6 +20,8 @@ def read_parquet(path: str | os.PathLike[str], columns: list[str]) -> dict[str, 
     file on every worker's node. Without a session the tensors are local. FileNotFoundError, KeyError and TypeError name
     what does not fit.
     """
+    import distgrad.namespace  # attaches the tensors' methods  # noqa: F401
+
     name = os.path.abspath(os.fspath(path))
     rows = row_count(name)
     head = read_rows(name, columns, 0, min(rows, 1))

@@ -17,6 +17,7 @@ from distgrad.op import is_tensor
 from distgrad.ops import contraction as ops
 from distgrad.ops.elementwise import cast, conj
 from distgrad.ops.movement import diagonal, reshape
+from distgrad.ops.reduction import sum as sum_of
 
 __all__ = [
     "addbmm",
@@ -275,6 +276,11 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: None = None) -> Tensor:
     left = list(_LETTERS[: a.ndim])
     right = list(_LETTERS[a.ndim : a.ndim + b.ndim])
     for i, j in zip(first, second):
+        if a.shape[i] != b.shape[j] and 1 in (a.shape[i], b.shape[j]):  # a size of 1 broadcasts: sum the other one first
+            if a.shape[i] == 1:
+                b = sum_of(b, axis=(j,), keepdims=True)
+            else:
+                a = sum_of(a, axis=(i,), keepdims=True)
         if a.shape[i] != b.shape[j]:
             raise RuntimeError(
                 f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second has size "

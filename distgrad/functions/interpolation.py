@@ -99,6 +99,9 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     if mode == "area":
         pool = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[count - 1]
         return pool(input, sizes)
+    if mode == "nearest" and count == 2:
+        # There PyTorch takes whole ratios of 1 and 2 from the sizes, whatever the factor.
+        scales = tuple(0.0 if out in (n, 2 * n) else s for n, out, s in zip(input.shape[2:], sizes, scales))
     kind = _KINDS[mode] + ("-aa" if antialias else "")
     rules = tuple(
         (kind, n, out, bool(align_corners), 0.0 if align_corners else scale)

@@ -26,7 +26,7 @@ from distgrad.ops.reduction import mean
 
 __all__ = [
     "cholesky", "cholesky_inverse", "cholesky_solve", "cross", "det", "frobenius_norm", "geqrf", "inverse", "logdet",
-    "lu", "lu_solve", "lu_unpack", "matrix_exp", "matrix_power", "norm", "nuclear_norm", "orgqr", "ormqr",
+    "lu", "lu_solve", "lu_unpack", "matrix_exp", "matrix_power", "nuclear_norm", "orgqr", "ormqr",
     "pca_lowrank", "pinverse", "qr", "slogdet", "svd", "svd_lowrank", "triangular_solve", "vander",
 ]
 
@@ -225,15 +225,6 @@ def pca_lowrank(A: Tensor, q: int | None = None, center: bool = True, niter: int
 
 
 # Norms and products -----------------------------------------------------------------------------------------
-
-
-def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Gives the p-norm over dims, "fro" being 2 and "nuc" the sum of singular values (PyTorch: torch.norm)."""
-    if p == "nuc":
-        return nuclear_norm(reduction.cast_to(input, dtype), dim, keepdim)
-    if isinstance(p, str) and p != "fro":
-        raise RuntimeError(f"norm: p must be a number, 'fro' or 'nuc', got '{p}'")
-    return reduction.norm(input, p, dim, keepdim, dtype=dtype)
 
 
 def nuclear_norm(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:

@@ -47,8 +47,7 @@ def _check_dims(name: str, input: Tensor, count: int) -> None:
 
 
 def _windows(name: str, input: Tensor, count: int, kernel_size: Ints, stride: Ints | None, padding: Ints,
-             dilation: Ints, ceil_mode: bool, with_indices: bool = False
-             ) -> list[tuple[int, int, int, int, int, int]]:
+             dilation: Ints, ceil_mode: bool) -> list[tuple[int, int, int, int, int, int]]:
     """Gives (size, output size, kernel, stride, padding, dilation) of each spatial dim."""
     _check_dims(name, input, count)
     kernel = each(name, "kernel_size", kernel_size, count)
@@ -358,6 +357,10 @@ def _avg_pool(count: int, input: Tensor, kernel_size: Ints, stride: Ints | None,
               count_include_pad: bool, divisor_override: int | None) -> Tensor:
     name = f"avg_pool{count}d"
     windows = _windows(name, input, count, kernel_size, stride, padding, 1, ceil_mode)
+    if count == 3 and any(size < k for size, _, k, *_ in windows):  # PyTorch refuses it in three dims only
+        raise RuntimeError(
+            f"{name}: input image {[w[0] for w in windows]} smaller than kernel size {[w[2] for w in windows]}"
+        )
     if divisor_override == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
     if divisor_override is None and input.dtype.category >= 2:

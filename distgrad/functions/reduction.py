@@ -362,7 +362,9 @@ def vector_norm(input: Any, ord: float = 2, dim: Dims = None, keepdim: bool = Fa
     axis = normalize_dims("linalg.vector_norm", dim, x.ndim)
     keep = bool(keepdim)
     if ord == 0:
-        return cast_to(ops.sum(elementwise.ne(x, 0), axis=axis, keepdims=keep), x.dtype.to_real())
+        count = cast_to(ops.sum(elementwise.ne(x, 0), axis=axis, keepdims=keep), x.dtype.to_real())
+        # As in PyTorch, the count belongs to the graph, with a gradient of zero.
+        return count + ops.sum(elementwise.vanish(elementwise.abs(x)), axis=axis, keepdims=keep) if x.requires_grad else count
     if ord in (inf, -inf):
         if ops.reduced_count(tuple(x.shape), axis) == 0:
             raise RuntimeError(
@@ -379,6 +381,9 @@ def vector_norm(input: Any, ord: float = 2, dim: Dims = None, keepdim: bool = Fa
     if 0 < ord < 1:  # the slope at 0 is infinite: zeros take no part, as in PyTorch
         nonzero = elementwise.ne(sizes, 0)
         powers = elementwise.keep(nonzero, elementwise.where(nonzero, sizes, 1.0) ** float(ord))
+    elif ord < 0:  # an element of 0 makes the norm 0, whose gradient is 0
+        nonzero = elementwise.ne(sizes, 0)
+        powers = elementwise.where(nonzero, elementwise.where(nonzero, sizes, 1.0) ** float(ord), inf)
     else:
         powers = sizes ** float(ord)
     return ops.root(ops.sum(powers, axis=axis, keepdims=keep), degree=float(ord))
@@ -386,9 +391,13 @@ def vector_norm(input: Any, ord: float = 2, dim: Dims = None, keepdim: bool = Fa
 
 @numpy_names
 def norm(input: Any, p: Any = "fro", dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """Gives the p-norm over dims, "fro" being 2. ValueError for "nuc", which `linalg.matrix_norm` gives."""
+    """Gives the p-norm over dims, "fro" being 2 and "nuc" the sum of singular values (PyTorch: torch.norm)."""
     if p is None or p == "fro":
         p = 2.0
     if p == "nuc":
-        raise ValueError("norm: p must be a number or 'fro', got 'nuc'; linalg.matrix_norm has the nuclear norm")
+        from distgrad.functions.linalg_matrix import nuclear_norm
+
+        return nuclear_norm(cast_to(input, dtype), dim, keepdim)
+    if isinstance(p, str):
+        raise RuntimeError(f"norm: p must be a number, 'fro' or 'nuc', got {p!r}")
     return vector_norm(input, p, dim, keepdim, dtype=dtype)

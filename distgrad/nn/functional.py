@@ -75,6 +75,7 @@ from distgrad.functions.interpolation import (
     upsample_bilinear,
     upsample_nearest,
 )
+from distgrad.functions.linalg_distance import pdist
 from distgrad.functions.loss import (
     cosine_embedding_loss,
     gaussian_nll_loss,
@@ -228,7 +229,7 @@ __all__ = [
     "normalize",
     "one_hot",
     "pad",
-    "pairwise_distance",
+    "pairwise_distance", "pdist",
     "pixel_shuffle",
     "pixel_unshuffle",
     "poisson_nll_loss",

@@ -56,8 +56,6 @@ def _area(size: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _nearest(kind: str, size: int, out: int, scale: float) -> np.ndarray:
     t = np.arange(out)
-    if size == out:
-        return t
     step = np.float32(scale) if scale else np.float32(size) / np.float32(out)  # PyTorch takes it in single precision
     place = (t.astype(np.float32) + np.float32(0.5 if kind == "nearest-exact" else 0.0)) * step
     return np.minimum(np.floor(place).astype(np.int64), size - 1)

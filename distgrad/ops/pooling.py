@@ -50,7 +50,8 @@ def _window_taps(rule: Rule) -> tuple[list[tuple[slice, Any, np.ndarray]], np.nd
             begin = low * stride + offset
             reads = slice(begin, begin + (high - low - 1) * stride + 1, stride)
             taps.append((slice(low, high), reads, np.arange(low, high) * stride + offset))
-    return taps, np.where(start < 0, start + -(start // dilation) * dilation, start)
+    # Of a window with no element at all (it starts in the padding behind) the position is that of the last one.
+    return taps, np.minimum(np.where(start < 0, start + -(start // dilation) * dilation, start), size - 1)
 
 
 def _select(x: np.ndarray, chosen: Sequence[Any]) -> np.ndarray:
