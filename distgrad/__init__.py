@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 # Two submodules have the name of something public. They are imported first, so that no later import can put the
 # module in the name's place.
-import distgrad.device
-import distgrad.tensor
+import distgrad.device  # noqa: F401
+import distgrad.tensor  # noqa: F401
 
 if TYPE_CHECKING:
     from distgrad.namespace import *  # noqa: F403  # editors and type checkers see every name

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from distgrad.dtypes import dtype
 
@@ -19,7 +19,7 @@ class TensorMeta:
     """
 
     __slots__ = ("dtype", "nbytes", "ndim", "shape", "size")
-    _interned: dict[tuple[tuple[int, ...], str], TensorMeta] = {}
+    _interned: ClassVar[dict[tuple[tuple[int, ...], str], TensorMeta]] = {}
 
     shape: tuple[int, ...]
     dtype: dtype

@@ -7,7 +7,7 @@ padding: worker r owns rows [offsets[r], offsets[r + 1]) of its dim. Placements 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from distgrad.meta import TensorMeta
 
@@ -16,7 +16,7 @@ class Placement:
     """Base of `Shard`, `Replicate` and `Partial`; instances are interned and compared by identity."""
 
     __slots__ = ()
-    _interned: dict[tuple[Any, ...], Placement] = {}
+    _interned: ClassVar[dict[tuple[Any, ...], Placement]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")
@@ -114,7 +114,7 @@ class Spec:
     looking up a plan by specs costs no Python call."""
 
     __slots__ = ("meta", "placement")
-    _interned: dict[tuple[TensorMeta, Placement | None], Spec] = {}
+    _interned: ClassVar[dict[tuple[TensorMeta, Placement | None], Spec]] = {}
     meta: TensorMeta
     placement: Placement | None
 
@@ -174,7 +174,7 @@ def resolve(placement: Placement, meta: TensorMeta, world_size: int) -> Placemen
 
 def public(placement: Placement | None) -> Placement | None:
     """Gives a placement as users write it: balanced offsets are left out."""
-    if isinstance(placement, Shard) and placement.offsets is not None:
-        if placement.offsets == balanced(placement.offsets[-1], len(placement.offsets) - 1):
-            return Shard(placement.dim)
-    return placement
+    if not isinstance(placement, Shard) or placement.offsets is None:
+        return placement
+    even = placement.offsets == balanced(placement.offsets[-1], len(placement.offsets) - 1)
+    return Shard(placement.dim) if even else placement

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,7 +45,13 @@ class RemovableHandle:
         self.remove()
 
 
-class Tensor:
+if TYPE_CHECKING:
+    from distgrad.tensor_types import TensorTypes as _Base
+else:
+    _Base = object
+
+
+class Tensor(_Base):
     """A multi-dimensional array of one dtype that can record gradients, here or sharded over workers.
 
     Made by `tensor`, `zeros`, `randn`, ...; methods are PyTorch's (page "torch.Tensor").

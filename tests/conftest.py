@@ -47,12 +47,15 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def client_address(cluster: Any) -> Iterator[str]:
-    """The ray:// address of the cluster: a server of Ray's for drivers outside of it."""
+    """The ray:// address of the cluster: a server of Ray's for drivers outside of it.
+
+    It serves drivers in its own process: the one that forks a server for each driver hangs now and then.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "ray.util.client.server", "--address", cluster.address, "--host", "127.0.0.1", "--port",
-         str(port), "--mode", "proxy"],
+         str(port), "--mode", "legacy"],
         env=os.environ | cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )

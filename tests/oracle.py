@@ -87,6 +87,8 @@ def assert_same(ours: dict[str, list[Any]], theirs: dict[str, list[Any]], *, rto
     assert ours["shapes"] == theirs["shapes"]
     if dtypes:
         assert ours["dtypes"] == theirs["dtypes"]
+    if {"float16", "bfloat16"} & set(ours["dtypes"]):  # parts of a sum round where the whole does not
+        rtol, atol = max(rtol, 1e-2), max(atol, 1e-3)
     for key in ("values", "grads", "second"):
         a, b = ours.get(key), theirs.get(key)
         if a is None and b is None:

@@ -258,6 +258,21 @@ def test_means_see_their_own_window_only():
         np.testing.assert_array_equal(call(dg, dg.from_numpy(x)).numpy(), call(torch, torch.from_numpy(x)).numpy())
 
 
+def test_taps_that_only_see_padding():
+    x = np.array([[[1.0, 2.0]]])
+    for call in (
+        lambda T, v: T.nn.functional.avg_pool1d(v, 3, 3, 1, count_include_pad=False),
+        lambda T, v: T.nn.functional.max_pool1d(v, 3, 3, 1),
+        lambda T, v: T.nn.functional.conv1d(v, v, stride=4, padding=3),
+    ):
+        np.testing.assert_array_equal(call(dg, dg.from_numpy(x)).numpy(), call(torch, torch.from_numpy(x)).numpy())
+    # One row, read at -1 and 1 only: there PyTorch names a position that does not exist.
+    one = dg.ones(1, 1, 1, requires_grad=True)
+    value, index = dg.nn.functional.max_pool1d(one, 2, 1, 1, 2, return_indices=True)
+    assert value.item() == -np.inf
+    assert index.item() == 0
+
+
 @pytest.mark.parametrize("kind", ["int64", "float16", "bfloat16", "complex64"])
 def test_other_dtypes(kind):
     x = np.random.default_rng(0).integers(-4, 5, (2, 2, 5, 4)).astype(np.float32)
@@ -286,6 +301,11 @@ def test_nearest_rounds_like_torch_in_single_precision():
             ours = dg.nn.functional.interpolate(dg.from_numpy(x), out, mode=mode)
             theirs = torch.nn.functional.interpolate(torch.from_numpy(x), out, mode=mode)
             np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for shape, factor in (((1, 2, 2), 2.36), ((1, 2, 2, 3), 2.36), ((1, 2, 3, 3), 1.3), ((1, 2, 1, 2, 5), 2.1)):
+        x = np.arange(float(np.prod(shape))).reshape(shape)
+        ours = dg.nn.functional.interpolate(dg.from_numpy(x), scale_factor=factor)
+        theirs = torch.nn.functional.interpolate(torch.from_numpy(x), scale_factor=factor)
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])

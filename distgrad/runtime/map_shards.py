@@ -6,7 +6,7 @@ call is recorded like any op and the driver does not wait.
 
 from __future__ import annotations
 
-import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +18,8 @@ from distgrad.op import Op, is_tensor
 from distgrad.ops.mapping import TAPE, ShardFunction, map_backward, map_results, map_run
 from distgrad.placement import REPLICATE, SUM, Shard, Spec
 
-_known: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+FUNCTIONS = 64  # functions whose pickles, plans and result shapes are kept
+_known: OrderedDict[Callable[..., Any], dict[Any, Any]] = OrderedDict()
 
 
 def map_shards(fn: Callable[..., Any], *tensors: Any) -> Any:
@@ -41,7 +42,7 @@ def map_shards(fn: Callable[..., Any], *tensors: Any) -> Any:
     placed = [t.redistribute(_kept(t)) for t in tensors]
     specs = tuple(t._now().spec for t in placed)
     needs = tuple(t.requires_grad for t in placed)
-    calls = _known.setdefault(fn, {})
+    calls = _calls_of(fn)
     key = (session.world_size, specs, needs)
     function, results = calls.get(key, (None, None))
     if function is None:
@@ -65,6 +66,18 @@ def _plan(op: Op, ins: tuple[Spec, ...], outs: tuple[Spec, ...], attrs: dict[str
     known = op.plans.get(key)
     if known is None or known.outs != outs:
         op.plans[key] = Plan(op, ins, outs, attrs, None, tuple(s.placement for s in ins))
+
+
+def _calls_of(fn: Callable[..., Any]) -> dict[Any, Any]:
+    """Gives what is known of a function's calls; the function unused for longest, and what it captured, is let go."""
+    calls = _known.setdefault(fn, {})
+    _known.move_to_end(fn)
+    if len(_known) > FUNCTIONS:
+        _, old = _known.popitem(last=False)
+        gone = {id(function) for function, _ in old.values()}
+        for key in [k for k, plan in map_run.plans.items() if id(plan.attrs["function"]) in gone]:
+            del map_run.plans[key]
+    return calls
 
 
 def _kept(tensor: Any) -> Any:

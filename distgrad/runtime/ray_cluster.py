@@ -84,8 +84,8 @@ class RayGroup:
         if not ready:
             raise ClusterError(
                 f"init: the cluster did not give {self.world_size} workers of {share:g} CPU within {START_SECONDS:g} s; "
-                f"it has {sum(cpus):g} CPUs, {ray.available_resources().get('CPU', 0):g} of them free: ask for fewer "
-                "with num_workers, or end what holds them"
+                f"it has {sum(cpus):g} CPUs, {ray.available_resources().get('CPU', 0):g} of them free: ask for "
+                "fewer with num_workers, or end what holds them"
             )
         secret = secrets.token_bytes(32)
         options: dict[str, Any] = {
