@@ -200,7 +200,7 @@ def prune(pending: list[Call]) -> tuple[list[Call], list[list[bool]]]:
         if not used:
             for node in call.outputs:
                 node.call = None
-            node = None
+            node = None  # type: ignore[assignment]  # as below
             call.outputs = call.inputs = ()
             continue
         for value in call.inputs:

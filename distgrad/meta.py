@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, ClassVar
 
-from distgrad.dtypes import dtype
+from distgrad import dtypes
 
 
 class TensorMeta:
@@ -22,13 +22,13 @@ class TensorMeta:
     _interned: ClassVar[dict[tuple[tuple[int, ...], str], TensorMeta]] = {}
 
     shape: tuple[int, ...]
-    dtype: dtype
+    dtype: dtypes.dtype
     ndim: int
     size: int
     nbytes: int
 
     @classmethod
-    def of(cls, shape: Sequence[int], kind: dtype) -> TensorMeta:
+    def of(cls, shape: Sequence[int], kind: dtypes.dtype) -> TensorMeta:
         """Gives the one meta of that shape and dtype."""
         shape = tuple(shape)
         found = cls._interned.get((shape, kind.name))
@@ -42,7 +42,7 @@ class TensorMeta:
             cls._interned[(shape, kind.name)] = found
         return found
 
-    def with_dtype(self, kind: dtype) -> TensorMeta:
+    def with_dtype(self, kind: dtypes.dtype) -> TensorMeta:
         """Gives the meta of this shape with another dtype."""
         return self if kind is self.dtype else TensorMeta.of(self.shape, kind)
 

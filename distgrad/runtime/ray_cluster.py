@@ -83,7 +83,7 @@ class RayGroup:
         ready, _ = ray.wait([self._group.ready()], timeout=START_SECONDS)
         if not ready:
             raise ClusterError(
-                f"init: the cluster did not give {self.world_size} workers of {share:g} CPU within {START_SECONDS:g} s; "
+                f"init: the cluster did not give {self.world_size} workers of {share:g} CPU in {START_SECONDS:g} s; "
                 f"it has {sum(cpus):g} CPUs, {ray.available_resources().get('CPU', 0):g} of them free: ask for "
                 "fewer with num_workers, or end what holds them"
             )
