@@ -86,7 +86,11 @@ def install(tensor_type: type) -> None:
         key = (*specs, *attrs.items()) if attrs else tuple(specs)
         plan = op.plans.get(key)
         if plan is None:
-            plan = make_plan(op, tuple(specs), attrs)
+            if graph.session() is None:
+                values = [_at_home(v) if type(v) is Node else v for v in values]
+                specs = [v.spec if type(v) is Node else s for v, s in zip(values, specs)]
+                key = (*specs, *attrs.items())
+            plan = op.plans.get(key) or make_plan(op, tuple(specs), attrs)
             if len(op.plans) >= _PLANS_PER_OP:
                 op.plans.clear()
             op.plans[key] = plan
@@ -125,6 +129,11 @@ def install(tensor_type: type) -> None:
         return tuple(results)
 
     set_dispatcher(dispatch)
+
+
+def _at_home(node: Node) -> Node:
+    """Gives a local node for data of a session that is not running here; its values never left this process."""
+    return node if node.data is None or node.spec.placement is None else Node(Spec.of(node.spec.meta), node.data)
 
 
 def _own_memory(args: tuple[Any, ...], outs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

@@ -96,6 +96,8 @@ class Session(Protocol):
 
     def flush(self) -> None: ...
 
+    def step_done(self) -> None: ...
+
     def creation_placement(self, shape: tuple[int, ...], nbytes: int) -> Placement: ...
 
 
@@ -141,7 +143,7 @@ def flush_hint() -> None:
     """Says that now is a good moment to send what is pending (an optimizer has finished its step)."""
     current = _session[0]
     if current is not None:
-        current.flush()
+        current.step_done()
 
 
 def require_home(node: Node) -> Session:

@@ -75,6 +75,24 @@ def plan_sharded(
                 None if row_chosen is None else row_chosen.through)
 
 
+def recreated(plan: Plan, placement: Placement) -> Plan | None:
+    """Gives the plan that makes a created value with another placement; None for a value that is not made from numbers
+    alone, or not by blocks of that dim."""
+    if len(plan.outs) != 1 or not all(isinstance(spec, type) for spec in plan.ins) or isinstance(placement, Partial):
+        return None
+    key = (plan.uid, placement)
+    known = plan.op.plans.get(key)
+    if known is None:
+        meta = plan.outs[0].meta
+        if isinstance(placement, Shard) and all(
+            row.outs != (placement.dim,) for row in plan.op.rows(plan.ins, (meta,), plan.attrs)
+        ):
+            return None
+        known = Plan(plan.op, plan.ins, (Spec.of(meta, placement),), plan.attrs, plan.casts, plan.targets)
+        plan.op.plans[key] = known
+    return known
+
+
 def _inputs_cost(specs: tuple[Any, ...], targets: tuple[Any, ...], world_size: int) -> float:
     return sum(
         move_cost(s.meta.nbytes, s.placement, t, world_size)

@@ -185,13 +185,14 @@ class Tensor(_Base):
         """Gives a leaf of a subclass with a tensor's values. A parameter of a session is replicated."""
         instance = object.__new__(cls)
         node = data._now()
-        session = graph.session()
-        if session is not None and node.spec.placement is not None:
+        if graph.session() is not None and node.spec.placement is None:
+            node = Node(Spec.of(node.spec.meta, REPLICATE), node.data.copy())  # type: ignore[union-attr]  # local
+        elif node.spec.placement not in (None, REPLICATE):
             with no_grad():
-                node = OPS["redistribute"](data.detach(), placement=session.parameter_placement(data))._node  # type: ignore[attr-defined]  # on the coordinator
+                node = _redistribute(data.detach(), placement=REPLICATE)._node
         instance._node = node
         instance._needs_grad = bool(require_grad)
-        instance._shares_numpy = data._shares_numpy
+        instance._shares_numpy = data._shares_numpy and node is data._node
         return instance
 
     def _now(self) -> Node:
@@ -335,7 +336,7 @@ class Tensor(_Base):
         """Gives the array, fetched from the workers when it is there; not to be written to."""
         node = self._now()
         if node.data is not None:
-            return node.data
+            return node.data if node.spec.placement is None else node.data.copy()
         return graph.require_home(node).fetch(node)
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
@@ -357,7 +358,7 @@ class Tensor(_Base):
     def cpu(self) -> Tensor:
         """Gives a tensor local to this process; itself when it is local already."""
         node = self._now()
-        return self if node.data is not None else Tensor._from_node(Node(Spec.of(node.spec.meta), self._value()))
+        return self if node.spec.placement is None else Tensor._from_node(Node(Spec.of(node.spec.meta), self._value()))
 
     def redistribute(self, placement: Placement) -> Tensor:
         """Gives the same tensor with another placement; gradients flow. Without a session it is the tensor itself.
@@ -420,9 +421,7 @@ class Tensor(_Base):
         return represent(self)
 
     def __format__(self, spec: str) -> str:
-        if not self.ndim and spec:
-            return format(self.item(), spec)
-        return format(repr(self), spec) if spec else repr(self)
+        return object.__format__(self, spec) if self.ndim else format(self.item(), spec)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) in memo:

@@ -123,8 +123,7 @@ def test_functions_match_torch(name, parameters):
     expected = has(theirs, "cdf", values)
     if expected is not None:
         if name in ("Gamma", "Chi2"):  # no gradient to the concentration, as in torch
-            expected, p, q = expected.detach(), [], []
-            compare(expected, ours.cdf(given).detach(), p, q, "cdf")
+            compare(expected.detach(), ours.cdf(given).detach(), [], [], "cdf")
         else:
             compare(expected, ours.cdf(given), p, q, "cdf")
     levels = RANDOM.uniform(0.05, 0.95, (5, *theirs.batch_shape))
@@ -153,7 +152,7 @@ def test_samples_follow_the_distribution(name, parameters):
     assert str(samples.dtype).rpartition(".")[2] == str(expected.dtype).rpartition(".")[2]
     mine, other = samples.numpy().reshape(count, -1), expected.numpy().reshape(count, -1)
     for column in range(mine.shape[1]):
-        assert stats.ks_2samp(mine[:, column], other[:, column]).pvalue > 1e-4
+        assert stats.ks_2samp(mine[:, column], other[:, column], method="asymp").pvalue > 1e-4
     if not ours.has_rsample or name in ("Cauchy", "HalfCauchy", "OneHotCategoricalStraightThrough") or "Relaxed" in name:
         return
     # The pathwise gradient of the second moment against the gradient of its formula.

@@ -15,6 +15,8 @@ from distgrad import dtypes
 from distgrad.device import device as Device
 from distgrad.op import is_tensor
 from distgrad.ops import creation as ops
+from distgrad.ops.collective import redistribute
+from distgrad.placement import REPLICATE, Partial
 
 __all__ = ["arange", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace", "logspace",
            "new_empty", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "range", "scalar_tensor",
@@ -39,13 +41,20 @@ def check_options(name: str, options: dict[str, Any]) -> None:
             Device(value)
 
 
-def finish(name: str, result: Tensor, options: dict[str, Any]) -> Tensor:
-    """Applies the keywords that all creation functions share to a new tensor."""
+def finish(name: str, result: Tensor, options: dict[str, Any], like: Tensor | None = None) -> Tensor:
+    """Applies the keywords that all creation functions share to a new tensor.
+
+    In a session it is placed as `like` is; without one, what needs gradients is replicated, as parameters are.
+    """
     if options:
         check_options(name, options)
-        if options.get("requires_grad"):
-            result.requires_grad_()
-    return result
+    leaf = bool(options.get("requires_grad"))
+    placement = result._now().spec.placement
+    if placement is not None and (leaf or like is not None):
+        wanted = REPLICATE if like is None else like._now().spec.placement
+        if wanted is not None and wanted is not placement:
+            result = redistribute(result, placement=REPLICATE if isinstance(wanted, Partial) else wanted)
+    return result.requires_grad_() if leaf else result
 
 
 def as_number(name: str, value: Any) -> Number:
@@ -109,10 +118,11 @@ def fill_number(name: str, value: Number, kind: dtypes.dtype) -> Number:
     return value % (int(limits.max) + 1) if not limits.min else value
 
 
-def _filled(name: str, shape: tuple[int, ...], value: Any, dtype: Any, options: dict[str, Any]) -> Tensor:
+def _filled(name: str, shape: tuple[int, ...], value: Any, dtype: Any, options: dict[str, Any],
+            like: Tensor | None = None) -> Tensor:
     number = as_number(name, value)
     kind = dtypes.of_number(type(number)) if dtype is None else dtypes.as_dtype(dtype)
-    return finish(name, ops.full(fill_number(name, number, kind), shape=shape, dtype=kind.name), options)
+    return finish(name, ops.full(fill_number(name, number, kind), shape=shape, dtype=kind.name), options, like)
 
 
 # Constants --------------------------------------------------------------------------------------------------
@@ -161,22 +171,22 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, **options: Any) -> Te
 
 def zeros_like(input: Tensor, *, dtype: Any = None, **options: Any) -> Tensor:
     """Returns zeros of the input's shape and dtype (or `dtype`). PyTorch: torch.zeros_like."""
-    return _filled("zeros_like", tuple(input.shape), 0, dtype or input.dtype, options)
+    return _filled("zeros_like", tuple(input.shape), 0, dtype or input.dtype, options, input)
 
 
 def ones_like(input: Tensor, *, dtype: Any = None, **options: Any) -> Tensor:
     """Returns ones of the input's shape and dtype (or `dtype`). PyTorch: torch.ones_like."""
-    return _filled("ones_like", tuple(input.shape), 1, dtype or input.dtype, options)
+    return _filled("ones_like", tuple(input.shape), 1, dtype or input.dtype, options, input)
 
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, **options: Any) -> Tensor:
     """Returns a tensor of the input's shape and dtype (or `dtype`) filled with a number. PyTorch: torch.full_like."""
-    return _filled("full_like", tuple(input.shape), fill_value, dtype or input.dtype, options)
+    return _filled("full_like", tuple(input.shape), fill_value, dtype or input.dtype, options, input)
 
 
 def empty_like(input: Tensor, *, dtype: Any = None, **options: Any) -> Tensor:
     """Returns a tensor of the input's shape for values to be written to; zeros here. PyTorch: torch.empty_like."""
-    return _filled("empty_like", tuple(input.shape), 0, dtype or input.dtype, options)
+    return _filled("empty_like", tuple(input.shape), 0, dtype or input.dtype, options, input)
 
 
 def new_zeros(input: Tensor, *size: Any, dtype: Any = None, **options: Any) -> Tensor:

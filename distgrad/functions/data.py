@@ -95,14 +95,15 @@ def _odd(data: Any) -> str:
     return f"a value of type {type(data).__name__}"
 
 
-def node_of(array: np.ndarray, *, data: bool = True) -> Node:
-    """Gives the node of an array; large data goes to the workers when a session runs."""
+def node_of(array: np.ndarray, *, data: bool = True, whole: bool = False) -> Node:
+    """Gives the node of an array nobody else writes to; `data` is the workers' when a session runs.
+
+    There it is sharded when it is large, unless it must be `whole`, and replicated otherwise.
+    """
     spec = Spec.of(TensorMeta.of(array.shape, dtypes.from_numpy(array.dtype)))
     session = graph.session()
     if session is not None and data:
-        node = session.place_data(array, spec)  # type: ignore[attr-defined]  # on the coordinator
-        if node is not None:
-            return node
+        return session.place_data(array, spec, whole=whole)  # type: ignore[attr-defined]  # on the coordinator
     return Node(spec, array)
 
 
@@ -122,7 +123,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     if device is not None:
         make_device(device)
     array = _array_of(data, None if dtype is None else dtypes.as_dtype(dtype))
-    out = _wrap(node_of(array, data=not requires_grad))
+    out = _wrap(node_of(array, whole=requires_grad))
     return out.requires_grad_() if requires_grad else out
 
 
@@ -173,13 +174,16 @@ def from_dlpack(ext_tensor: Any) -> Any:
 def from_numpy(array: np.ndarray) -> Any:
     """Makes a tensor on a numpy array's memory (PyTorch: torch.from_numpy); TypeError for anything else.
 
-    With a session, large arrays are copied to the workers, sharded along dim 0.
+    With a session the array is copied: large ones go to the workers, sharded along dim 0.
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
     dtypes.from_numpy(array.dtype)
-    out = _wrap(node_of(array))
-    out._shares_numpy = out._node.data is array and array.flags.writeable
+    node = node_of(array)
+    if node.data is array and node.spec.placement is not None:
+        node.data = array.copy()  # what its owner writes later must not part it from what the workers get
+    out = _wrap(node)
+    out._shares_numpy = node.data is array and array.flags.writeable
     return out
 
 

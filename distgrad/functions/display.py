@@ -13,7 +13,7 @@ def represent(tensor: Any, prefix: str = "tensor(") -> str:
     shape = tuple(tensor.shape)
     corner = printing.needed_corner(shape)
     shown = tensor.detach()
-    if corner is not None and tensor.placement is not None:
+    if corner is not None and tensor._now().data is None:
         for dim, positions in enumerate(corner):
             if positions is not None and len(positions) < shape[dim]:
                 shown = _take(shown, dim, list(positions))

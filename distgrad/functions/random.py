@@ -67,12 +67,16 @@ def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, **o
 
 def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, **options: Any) -> Tensor:
     """Returns numbers uniform on [0, 1) in the input's shape and dtype (or `dtype`). PyTorch: torch.rand_like."""
-    return rand(tuple(input.shape), generator=generator, dtype=dtype or input.dtype, **options)
+    grad = {"requires_grad": options.pop("requires_grad", False)}
+    made = rand(tuple(input.shape), generator=generator, dtype=dtype or input.dtype, **options)
+    return finish("rand_like", made, grad, input)
 
 
 def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, **options: Any) -> Tensor:
     """Returns standard normal numbers in the input's shape and dtype (or `dtype`). PyTorch: torch.randn_like."""
-    return randn(tuple(input.shape), generator=generator, dtype=dtype or input.dtype, **options)
+    grad = {"requires_grad": options.pop("requires_grad", False)}
+    made = randn(tuple(input.shape), generator=generator, dtype=dtype or input.dtype, **options)
+    return finish("randn_like", made, grad, input)
 
 
 def _integers(name: str, low: Any, high: Any, shape: tuple[int, ...], kind: dtypes.dtype,
@@ -128,7 +132,9 @@ def randint_like(input: Tensor, *args: Any, generator: Generator | None = None, 
 
     Called as randint_like(input, high) or randint_like(input, low, high). PyTorch: torch.randint_like.
     """
-    return randint(*args, size=tuple(input.shape), generator=generator, dtype=dtype or input.dtype, **options)
+    grad = {"requires_grad": options.pop("requires_grad", False)}
+    made = randint(*args, size=tuple(input.shape), generator=generator, dtype=dtype or input.dtype, **options)
+    return finish("randint_like", made, grad, input)
 
 
 def randperm(n: Any, *, generator: Generator | None = None, dtype: Any = None, **options: Any) -> Tensor:

@@ -87,7 +87,7 @@ def _classify(item: Any) -> Any:
         if name not in ("int64", "int32"):
             raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, got {name}")
         # A 0-d tensor whose value is here selects as an integer does; elsewhere reading it would mean waiting.
-        return int(item.item()) if item.ndim == 0 and item.placement is None else item
+        return int(item.item()) if item.ndim == 0 and item._now().data is not None else item
     if kind is bool or kind is np.bool_:
         return _Mask(np.asarray(item), 0)
     if isinstance(item, (np.ndarray, list, tuple, range)):

@@ -101,8 +101,9 @@ def _binomial(count: np.ndarray, p: np.ndarray, seed: int, stream: int, *, shape
     # The smallest count whose cumulative probability reaches u; the inverse rounds, so look one below and one above.
     found = np.clip(np.nan_to_num(np.ceil(bdtrik(u, total, safe))), 0, total)
     below = np.maximum(found - 1, 0)
-    found = np.where(bdtr(below, total, safe) >= u, below, found)
-    found = np.where(bdtr(found, total, safe) < u, np.minimum(found + 1, total), found)
+    whole = total.astype(np.int64)  # scipy wants the number of trials as an integer
+    found = np.where(bdtr(below, whole, safe) >= u, below, found)
+    found = np.where(bdtr(found, whole, safe) < u, np.minimum(found + 1, total), found)
     return np.where(inner, found, n * (wide > 0)).astype(count.dtype)
 
 

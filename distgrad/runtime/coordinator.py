@@ -26,6 +26,7 @@ from distgrad.op import OPS
 from distgrad.ops.collective import block_of
 from distgrad.placement import REPLICATE, Placement, Shard, Spec, balanced
 from distgrad.program import Program, render
+from distgrad.propagate import plan_sharded, recreated
 from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put, Reply, Run
 
@@ -129,6 +130,8 @@ class Coordinator:
         self._failures: OrderedDict[tuple[int, int], str] = OrderedDict()
         self.raised: set[tuple[int, int]] = set()
         self._finished = [-1] * self.world_size  # the last run each worker has answered
+        self._read_early = False  # a value was read since the last optimizer step
+        self._early_steps = 0  # optimizer steps in a row before which that was so
         self._sent = [0] * self.world_size
 
     # Recording ------------------------------------------------------------------------------------------------
@@ -139,6 +142,9 @@ class Coordinator:
             raise self._broken_error()
         assert plan.targets is not None
         site = _site()
+        if plan.op.name == "redistribute":
+            plan, values = self._shortened(plan, values)
+        assert plan.targets is not None
         for position, value in enumerate(values):
             if type(value) is not Node:
                 continue
@@ -169,15 +175,32 @@ class Coordinator:
         return call.outputs
 
     def _moved(self, node: Node, target: Placement, site: Any) -> Node:
+        plan, values = self._shortened(self._move_plan(node.spec, target), [node])
+        return self._add(plan, values, site)[0]
+
+    def _move_plan(self, spec: Spec, target: Placement) -> Plan:
         op = OPS["redistribute"]
-        key = (node.spec, ("placement", target))
+        key = (spec, ("placement", target))
         plan = op.plans.get(key)
         if plan is None:
-            from distgrad.propagate import plan_sharded
+            plan = op.plans[key] = plan_sharded(op, (spec,), (spec.meta,), None, {"placement": target}, self)
+        return plan
 
-            plan = plan_sharded(op, (node.spec,), (node.spec.meta,), None, {"placement": target}, self)
-            op.plans[key] = plan
-        return self._add(plan, [node], site)[0]
+    def _shortened(self, plan: Plan, values: list[Any]) -> tuple[Plan, list[Any]]:
+        """Gives a call that does the same as a redistribution and moves less.
+
+        Values made from numbers are made again where they are needed; data that is still here goes to its owners only.
+        """
+        node, target = values[0], plan.outs[0].placement
+        assert target is not None
+        if node.call is not None and target is not node.spec.placement:
+            made = recreated(node.call.plan, target)
+            if made is not None:
+                return made, list(node.call.inputs)
+        elif node.data is not None and (node.twin is None or node.twin.home is not self) and isinstance(target, Shard):
+            node.twin = self.put(node.data, node.spec, target)
+            return self._move_plan(node.twin.spec, target), [node.twin]
+        return plan, values
 
     def _promoted(self, node: Node, target: Placement | None) -> Node:
         twin = node.twin
@@ -216,15 +239,15 @@ class Coordinator:
             return Shard(0, balanced(shape[0], self.world_size))
         return REPLICATE
 
-    def parameter_placement(self, tensor: Any) -> Placement:
-        """Gives where a parameter made from a tensor lives: on every worker, unless the user sharded it."""
-        return REPLICATE
+    def place_data(self, array: np.ndarray, spec: Spec, *, whole: bool = False) -> Node:
+        """Gives a node for data: sharded when large and not `whole`, otherwise replicated.
 
-    def place_data(self, array: np.ndarray, spec: Spec) -> Node | None:
-        """Gives a sharded node for large data, or None when it stays local until it meets the workers' tensors."""
-        placement = self.creation_placement(spec.meta.shape, spec.meta.nbytes)
+        Replicated data is sent when an operation first needs it, and kept here too, where reading it costs nothing.
+        Single numbers stay local.
+        """
+        placement = REPLICATE if whole else self.creation_placement(spec.meta.shape, spec.meta.nbytes)
         if not isinstance(placement, Shard):
-            return None
+            return Node(Spec.of(spec.meta, REPLICATE) if spec.meta.ndim else spec, array)
         if self.broken is not None:
             raise self._broken_error()
         return self.put(array, spec, placement)
@@ -240,6 +263,18 @@ class Coordinator:
         with uninterrupted():
             self._launch()
         self._hold_back()
+
+    def step_done(self) -> None:
+        """Sends the step an optimizer has finished, unless the next value read will send it.
+
+        A loop that reads a value before each step, `loss.item()` after `backward()`, sends its work with that read. What
+        is recorded afterwards goes with the next one, so that such a loop costs one message per step too. Nothing waits
+        for longer than a step: when no value was read, both steps are sent.
+        """
+        self._early_steps = self._early_steps + 1 if self._read_early else 0
+        self._read_early = False
+        if self._early_steps < 2:  # once may be a look at a validation loss
+            self.flush()
 
     def _launch(self) -> None:
         calls, wanted = graph.prune(self.pending)
@@ -339,6 +374,7 @@ class Coordinator:
         if self.broken is not None:
             raise self._broken_error()
         if node.call is not None:
+            self._read_early = True
             self.flush()
         slot, cached = node.slot, node.cached
         assert slot is not None
