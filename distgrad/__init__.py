@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 # Two submodules have the name of something public. They are imported first, so that no later import can put the
 # module in the name's place.
-import distgrad.device  # noqa: F401
+import distgrad.device
 import distgrad.tensor  # noqa: F401
 
 if TYPE_CHECKING:

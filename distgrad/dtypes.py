@@ -7,7 +7,7 @@ when its category (bool < integer < floating < complex) is higher.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -156,7 +156,7 @@ def of_number(kind: type) -> dtype:
     return default().to_complex()
 
 
-@lru_cache(maxsize=None)
+@cache
 def promote_types(a: dtype, b: dtype) -> dtype:
     """Gives the smallest dtype that holds both, by PyTorch's table."""
     if a is b:

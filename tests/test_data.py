@@ -85,7 +85,7 @@ def test_batches_match_torch(options, subset):
 def test_shuffled_batches_take_every_row_once():
     dataset = tensors(OURS, 23)
     loader = ours_data.DataLoader(dataset, batch_size=4, shuffle=True, generator=dg.Generator().manual_seed(5))
-    epochs = [[batch for batch in loader] for _ in range(2)]
+    epochs = [list(loader) for _ in range(2)]
     orders = []
     for epoch in epochs:
         assert [len(labels) for _, labels in epoch] == [4, 4, 4, 4, 4, 3]

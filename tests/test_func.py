@@ -106,7 +106,7 @@ def test_functional_call():
     lambda F, T: F.functional_call(T.nn.Linear(1, 1), ({"bias": T.ones(1)}, {"bias": T.ones(1)}), T.ones(1)),
 ])
 def test_errors_have_torchs_class(call):
-    with pytest.raises(Exception) as theirs:  # noqa: PT011  # whatever torch raises
+    with pytest.raises(Exception) as theirs:  # whatever torch raises
         call(torch.func, torch)
     with pytest.raises(type(theirs.value)):
         call(func, dg)

@@ -132,8 +132,8 @@ def test_adafactor_follows_torch(options):
     lambda T: T.optim.Adafactor([T.zeros(1)], eps=(-1, 1e-3)),
 ])
 def test_errors_are_torchs(call):
-    with pytest.raises(ValueError) as theirs:  # noqa: PT011  # the text is compared below
+    with pytest.raises(ValueError) as theirs:  # the text is compared below
         call(torch)
-    with pytest.raises(ValueError) as ours:  # noqa: PT011  # the text is compared below
+    with pytest.raises(ValueError) as ours:  # the text is compared below
         call(dg)
     assert str(ours.value) == str(theirs.value)

@@ -1,4 +1,4 @@
-"""Recurrent layers, cells and packed sequences against torch, and on every placement. Invariant: torch is the oracle."""
+"""Recurrent layers, cells and packed sequences against torch, and on every placement."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_padding_and_packing_of_lists():
     lambda L: L.nn.utils.rnn.pack_padded_sequence(L.zeros(3, 2, 1), [2, 0]),
 ])
 def test_errors_are_torchs(call):
-    with pytest.raises(Exception) as theirs:  # noqa: PT011  # whatever torch raises
+    with pytest.raises(Exception) as theirs:  # whatever torch raises
         call(torch)
     with pytest.raises(type(theirs.value)) as ours:
         call(dg)

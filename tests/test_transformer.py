@@ -134,7 +134,7 @@ def test_sharded_batch_does_not_communicate():
     lambda T: T.nn.Transformer(8, 2)(T.zeros(3, 2, 8), T.zeros(3, 1, 8)),
 ])
 def test_errors_are_torchs(call):
-    with pytest.raises(Exception) as theirs:  # noqa: PT011  # whatever torch raises
+    with pytest.raises(Exception) as theirs:  # whatever torch raises
         call(torch)
     with pytest.raises(type(theirs.value)) as ours:
         call(dg)

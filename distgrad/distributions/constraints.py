@@ -125,6 +125,9 @@ class _OneHot(Constraint):
 class _Bounded(Constraint):
     """What constraints with bounds share."""
 
+    lower_bound: Any
+    upper_bound: Any
+
     def __init__(self, **bounds: Any) -> None:
         self.__dict__.update(bounds)
 

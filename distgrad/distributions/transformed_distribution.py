@@ -51,7 +51,7 @@ class TransformedDistribution(Distribution):
         missing = whole.domain.event_dim - len(base_distribution.event_shape)
         if missing > 0:
             base_distribution = Independent(base_distribution, missing)
-        self.base_dist = base_distribution
+        self.base_dist: Any = base_distribution
         events = max(
             whole.codomain.event_dim,
             len(base_distribution.event_shape) + whole.codomain.event_dim - whole.domain.event_dim,
@@ -95,7 +95,8 @@ class TransformedDistribution(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        dims, total, y = len(self.event_shape), 0.0, value
+        dims, y = len(self.event_shape), value
+        total: Any = 0.0
         for transform in reversed(self.transforms):
             x = transform.inv(y)
             dims += transform.domain.event_dim - transform.codomain.event_dim

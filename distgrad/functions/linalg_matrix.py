@@ -11,7 +11,6 @@ from typing import Any
 from distgrad.functions import linalg_factorizations as factorizations
 from distgrad.functions import linalg_norms as norms
 from distgrad.functions import linalg_solvers as solvers
-from distgrad.functions import reduction
 from distgrad.functions.linalg_factorizations import householder_product
 from distgrad.functions.linalg_solvers import matrix_exp, matrix_power
 from distgrad.functions.reduction import return_type

@@ -268,7 +268,8 @@ def all_reduce(
     Results go to `out` when given (same shapes and dtype; may be `arrays` themselves), else to new arrays.
 
     A small bucket (see `DIRECT_BYTES`) takes one round in which everyone sends everything; a larger one is reduced in
-    equal chunks by their owners and then gathered; the bits are the same. Raises ValueError, TypeError for arrays or reductions that do not fit.
+    equal chunks by their owners and then gathered; the bits are the same. Raises ValueError, TypeError for arrays or
+    reductions that do not fit.
     """
     if not arrays:
         return []

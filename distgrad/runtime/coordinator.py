@@ -504,7 +504,8 @@ class Coordinator:
         raise RemoteOpError(
             f"{value.op} failed on worker {value.rank} of {self.world_size}: {value.error}: {value.message}\n"
             f"  recorded at {place}\n  shapes of its inputs on that worker: {shapes}\n"
-            f"  values that depend on it are lost; the session goes on\n--- traceback on worker {value.rank} ---\n{value.trace}",
+            "  values that depend on it are lost; the session goes on\n"
+            f"--- traceback on worker {value.rank} ---\n{value.trace}",
             op=value.op, worker=value.rank, where=place, cause=value.error, worker_traceback=value.trace,
         )
 

@@ -76,6 +76,8 @@ class MultiheadAttention(Module):
         else:
             self.register_parameter("in_proj_bias", None)
         self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias=bias, device=device, dtype=dtype)
+        self.bias_k: Parameter | None
+        self.bias_v: Parameter | None
         if add_bias_kv:
             self.bias_k = Parameter(dg.empty((1, 1, embed_dim), device=device, dtype=dtype))
             self.bias_v = Parameter(dg.empty((1, 1, embed_dim), device=device, dtype=dtype))

@@ -7,7 +7,6 @@ batch never mix, so a batch sharded by rows is computed without communication.
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from typing import Any
 
@@ -66,7 +65,7 @@ class RNNBase(Module):
         self._names: list[list[str]] = []
         for layer in range(num_layers):
             columns = input_size if layer == 0 else state * directions
-            shapes = {"weight_ih": (rows, columns), "weight_hh": (rows, state)}
+            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, columns), "weight_hh": (rows, state)}
             if bias:
                 shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
             if proj_size > 0:
@@ -148,7 +147,7 @@ class RNNBase(Module):
 
     # -- forward -----------------------------------------------------------------------------------------------
 
-    def _run(self, input: Tensor | PackedSequence, states: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...]]:
+    def _run(self, input: Any, states: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...]]:
         """Gives the output and the last states (h, or h and c)."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, states)
@@ -221,7 +220,7 @@ class RNNBase(Module):
 
 def _check_options(input_size: Any, hidden_size: Any, num_layers: int, bias: Any, batch_first: Any, dropout: Any,
                    proj_size: int) -> None:
-    if not isinstance(dropout, numbers.Number) or not 0 <= dropout <= 1 or isinstance(dropout, bool):
+    if not isinstance(dropout, (int, float)) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
         raise ValueError(
             "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
         )
