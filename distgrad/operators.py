@@ -100,7 +100,7 @@ def _reversed(self: Tensor) -> Tensor:
 
 
 Tensor.__getitem__ = subscript.getitem
-Tensor.__setitem__ = _setitem
+Tensor.__setitem__ = _setitem  # type: ignore[assignment]  # a Tensor, where the stub says its base
 Tensor.__reversed__ = _reversed
 Tensor.__dlpack__ = _dlpack
 Tensor.__dlpack_device__ = _dlpack_device

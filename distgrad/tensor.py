@@ -183,7 +183,7 @@ class Tensor(_Base):
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
         """Gives a leaf of a subclass with a tensor's values. A parameter of a session is replicated."""
-        instance = object.__new__(cls)
+        instance: Any = object.__new__(cls)
         node = data._now()
         if graph.session() is not None and node.spec.placement is None:
             node = Node(Spec.of(node.spec.meta, REPLICATE), node.data.copy())  # type: ignore[union-attr]  # local
@@ -451,7 +451,7 @@ class Tensor(_Base):
 def _rebuild(cls: type, array: np.ndarray, kind: str, requires_grad: bool) -> Tensor:
     import distgrad.namespace  # attaches the methods  # noqa: F401
 
-    out = object.__new__(cls)
+    out: Any = object.__new__(cls)
     out._node = Node(Spec.of(TensorMeta.of(array.shape, dtypes.named(kind))), array)
     out._needs_grad = requires_grad
     return out

@@ -1,8 +1,9 @@
-"""Utilities under torch's names: ``data`` (datasets, samplers, loaders) and ``hooks`` (removable handles).
+"""Utilities under torch's names: ``data`` (datasets, samplers, loaders) and ``hooks`` (removable handles),
+``checkpoint`` (recomputing instead of saving).
 
 Invariant: nothing here touches a tensor's value, so importing or using it never moves data.
 """
 
-from distgrad.utils import data, hooks
+from distgrad.utils import checkpoint, data, hooks
 
-__all__ = ["data", "hooks"]
+__all__ = ["checkpoint", "data", "hooks"]

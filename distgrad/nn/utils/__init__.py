@@ -3,6 +3,7 @@
 Invariant: no value is read unless ``error_if_nonfinite`` asks for it, so clipping stays inside the recorded step.
 """
 
+from distgrad.nn.utils import rnn
 from distgrad.nn.utils.clip_grad import (
     clip_grad_norm_,
     clip_grad_value_,
@@ -17,5 +18,6 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_total_norm",
     "parameters_to_vector",
+    "rnn",
     "vector_to_parameters",
 ]
