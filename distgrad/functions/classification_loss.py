@@ -10,6 +10,7 @@ from typing import Any
 
 from distgrad.functions.activation import log_softmax
 from distgrad.functions.creation import arange
+from distgrad.functions.labels import shown_as
 from distgrad.functions.loss import legacy_reduction, reduced
 from distgrad.ops import loss as ops
 from distgrad.ops.elementwise import clamp_min, keep, square
@@ -49,6 +50,7 @@ def _count(target: Tensor, weights: Tensor | None, ignore_index: int) -> Tensor:
     return (target != ignore_index).sum() if weights is None else weights.sum()
 
 
+@shown_as("NllLossBackward0")
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
              ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean") -> Tensor:
     """Returns -input[target] for log-probabilities (C,) or (N, C, d1, ...) and int64 targets (N, d1, ...).
@@ -144,6 +146,7 @@ def _soft_cross_entropy(log_probabilities: Tensor, target: Tensor, weight: Tenso
 # Yes or no --------------------------------------------------------------------------------------------------
 
 
+@shown_as("BinaryCrossEntropyBackward0")
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
                          reduce: bool | None = None, reduction: str = "mean") -> Tensor:
     """Returns -(t log(x) + (1 - t) log(1 - x)) for probabilities x in [0, 1], logarithms kept above -100.
@@ -161,6 +164,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
+@shown_as("BinaryCrossEntropyWithLogitsBackward0")
 def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad import dtypes
+from distgrad.functions.labels import shown_as
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import contraction as ops
@@ -105,6 +106,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     return ops.matmul(input, mat2)
 
 
+@shown_as("MvBackward0")
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """Multiplies a matrix (m, k) with a vector (k,) (PyTorch: torch.mv)."""
     _check_ndim("mv", 2, input=input)
@@ -114,6 +116,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     return matmul(input, vec)
 
 
+@shown_as("DotBackward0")
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """Gives the sum of products of two vectors, without conjugation (PyTorch: torch.dot)."""
     _check("dot", input=input, tensor=tensor)
@@ -225,6 +228,7 @@ def _combine(name: str, input: Tensor, product: Tensor, shape: tuple[int, ...], 
     return product + (input if beta == 1 else input * beta)
 
 
+@shown_as("AddmmBackward0")
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * (mat1 @ mat2); `input` broadcasts (PyTorch: torch.addmm)."""
     _check_ndim("addmm", 2, mat1=mat1, mat2=mat2)

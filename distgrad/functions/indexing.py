@@ -13,6 +13,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.functions.creation import fill_number
 from distgrad.functions.data import from_numpy
+from distgrad.functions.labels import shown_as
 from distgrad.functions.subscript import getitem, setitem
 from distgrad.functions.subscript import index_put as _index_put
 from distgrad.meta import broadcast_shapes, normalize_dim
@@ -86,6 +87,7 @@ def _row_index(name: str, input: Tensor, dim: int, index: Tensor) -> tuple[Tenso
     return input, axis, reshape(index, shape=(1,)) if index.ndim == 0 else index
 
 
+@shown_as("IndexSelectBackward0")
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """Takes rows of `dim` at a 1-d index; negative positions are errors (PyTorch: torch.index_select)."""
     whole, axis, index = _row_index("index_select", input, dim, index)
@@ -156,6 +158,7 @@ def _scalar(name: str, input: Tensor, value: Any) -> Any:
     return value if value.dtype is input.dtype else cast(value, dtype=input.dtype.name)
 
 
+@shown_as("EmbeddingBackward0")
 def embedding(
     input: Tensor,
     weight: Tensor,
@@ -265,6 +268,7 @@ def scatter(
     return reduce_along(input, index, src, axis=axis, reduce="prod")
 
 
+@shown_as("ScatterAddBackward0")
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """Adds `src` where `gather` would read (PyTorch: torch.scatter_add)."""
     axis, src = _scatter_args("scatter_add", input, dim, index, src)
@@ -382,6 +386,7 @@ def _check_mask(name: str, mask: Any) -> None:
         )
 
 
+@shown_as("MaskedFillBackward0")
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """Gives `value` (a number or 0-d tensor) where the mask holds, else the input (PyTorch: Tensor.masked_fill)."""
     _check_mask("masked_fill", mask)

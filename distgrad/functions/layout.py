@@ -13,6 +13,7 @@ from operator import index as as_int
 from typing import Any
 
 from distgrad import dtypes
+from distgrad.functions.labels import shown_as
 from distgrad.meta import broadcast_shapes, normalize_dim, normalize_dims
 from distgrad.op import OPS, is_tensor
 from distgrad.ops import movement as ops
@@ -230,6 +231,7 @@ def squeeze(input: Any, dim: int | Sequence[int] | None = None) -> Any:
     return ops.reshape(input, shape=tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims))
 
 
+@shown_as("UnsqueezeBackward0")
 def unsqueeze(input: Any, dim: int) -> Any:
     """Puts a dim of size 1 at `dim`."""
     shape = input.shape
@@ -251,6 +253,7 @@ def permute(input: Any, *dims: Any) -> Any:
     return ops.permute(input, axes=axes)
 
 
+@shown_as("TransposeBackward0")
 def transpose(input: Any, dim0: int, dim1: int) -> Any:
     """Exchanges two dims."""
     ndim = input.ndim
@@ -264,6 +267,7 @@ def transpose(input: Any, dim0: int, dim1: int) -> Any:
 swapaxes = swapdims = transpose
 
 
+@shown_as("TBackward0")
 def t(input: Any) -> Any:
     """Transposes a matrix; 0-d and 1-d tensors stay. RuntimeError for more dims."""
     if input.ndim > 2:

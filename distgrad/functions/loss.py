@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad.functions.creation import full_like
+from distgrad.functions.labels import shown_as
 from distgrad.functions.normalization import pairwise_distance
 from distgrad.op import is_tensor
 from distgrad.ops import loss as ops
@@ -79,6 +80,7 @@ def _weighted(loss: Tensor, weight: Tensor | None, input: Tensor, reduction: str
 # Regression -------------------------------------------------------------------------------------------------
 
 
+@shown_as("MseLossBackward0")
 def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
              reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """Returns the squared differences, elementwise or reduced; warns when shapes differ. PyTorch: F.mse_loss.
@@ -100,6 +102,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, red
     return _weighted(absolute(input - target), weight, input, reduction)
 
 
+@shown_as("SmoothL1LossBackward0")
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """Returns d**2 / (2 beta) for differences |d| < beta and |d| - beta / 2 for others. PyTorch: F.smooth_l1_loss."""
@@ -113,6 +116,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = No
     return reduced(where(size < beta, square(size) * (0.5 / beta), size - 0.5 * beta), reduction)
 
 
+@shown_as("HuberLossBackward0")
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
                weight: Tensor | None = None) -> Tensor:
     """Returns d**2 / 2 for differences |d| <= delta and delta * (|d| - delta / 2) for others.

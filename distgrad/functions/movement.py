@@ -11,6 +11,7 @@ from operator import index as as_int
 from typing import Any
 
 from distgrad import dtypes
+from distgrad.functions.labels import shown_as
 from distgrad.functions.layout import (
     H,
     T,
@@ -80,6 +81,7 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, axis: int | None = None) -> Any
 concat = concatenate = cat
 
 
+@shown_as("StackBackward0")
 def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Joins tensors of one shape along a new dim. RuntimeError for none, or when shapes differ."""
     given = tuple(tensors)
@@ -211,6 +213,7 @@ def narrow(input: Any, dim: int, start: Any, length: int) -> Any:
     return _part(input, d, first, length)
 
 
+@shown_as("SelectBackward0")
 def select(input: Any, dim: int, index: int) -> Any:
     """Gives one row along a dim, without that dim. IndexError outside the tensor."""
     shape = input.shape
@@ -225,6 +228,7 @@ def select(input: Any, dim: int, index: int) -> Any:
     return ops.reshape(row, shape=(*shape[:d], *shape[d + 1 :]))
 
 
+@shown_as("UnbindBackward0")
 def unbind(input: Any, dim: int = 0) -> tuple[Any, ...]:
     """Gives all rows along a dim. IndexError for a 0-d tensor."""
     if not input.ndim:
@@ -259,6 +263,7 @@ def _cut_dim(name: str, input: Any, dim: int) -> int:
     return normalize_dim(name, dim, input.ndim)
 
 
+@shown_as("SplitBackward0")
 def split(input: Any, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Any, ...]:
     """Cuts a dim into parts of a size (the last may be smaller) or of a list of sizes."""
     if isinstance(split_size_or_sections, Iterable) and not is_tensor(split_size_or_sections):
@@ -274,6 +279,7 @@ def split(input: Any, split_size_or_sections: int | Sequence[int], dim: int = 0)
     return _cut(input, d, [builtins.min(size, rows - at) for at in range(0, rows, size)] or [0])
 
 
+@shown_as("SplitBackward0")
 def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     """Cuts a dim into at most `chunks` parts of equal size, the last one smaller."""
     d = _cut_dim("chunk", input, dim)

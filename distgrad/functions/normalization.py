@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from distgrad.functions.labels import shown_as
 from distgrad.functions.movement import pad
 from distgrad.functions.reduction import vector_norm
 from distgrad.meta import broadcast_shapes, normalize_dim
@@ -55,6 +56,7 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias
 
 
+@shown_as("NativeLayerNormBackward0")
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-05) -> Tensor:
     """Returns (x - mean) / sqrt(var + eps) * weight + bias over the trailing dims `normalized_shape`.
@@ -97,6 +99,7 @@ def _check_channels(name: str, channels: int, **values: Tensor | None) -> None:
             raise RuntimeError(f"{name}: {label} should contain {channels} elements not {list(value.shape)}")
 
 
+@shown_as("NativeGroupNormBackward0")
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-05) -> Tensor:
     """Standardizes each of `num_groups` groups of channels of (N, C, *); then weight and bias (C,).
@@ -151,6 +154,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     return _channel_affine(y.reshape(tuple(input.shape)), weight, bias)
 
 
+@shown_as("NativeBatchNormBackward0")
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
                bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
                eps: float = 1e-05) -> Tensor:

@@ -13,6 +13,7 @@ from math import inf
 from typing import Any
 
 from distgrad import dtypes
+from distgrad.functions.labels import shown_as
 from distgrad.meta import normalize_dim, normalize_dims
 from distgrad.op import OPS, is_tensor
 from distgrad.ops import elementwise, movement
@@ -318,6 +319,7 @@ def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correc
 
 
 @numpy_names
+@shown_as("VarBackward0")
 def var(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Any:
     """Gives the variance over dims, divided by n - correction (1 by default). RuntimeError for integers."""
@@ -325,6 +327,7 @@ def var(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool
 
 
 @numpy_names
+@shown_as("StdBackward0")
 def std(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Any:
     """Gives the square root of `var`; where it is 0 its gradient is 0."""
