@@ -14,6 +14,7 @@ from typing import Any
 
 from distgrad.grad_mode import mode
 from distgrad.graph import Plan
+from distgrad.handles import RemovableHandle
 from distgrad.op import OPS, Rule
 
 _sequence = itertools.count()
@@ -112,8 +113,6 @@ class GraphNode:
         return self._register(_POST, fn)
 
     def _register(self, key: int, fn: Callable[..., Any]) -> Any:
-        from distgrad.tensor import RemovableHandle  # a layer above this one
-
         if self.hooks is None:
             self.hooks = {}  # type: ignore[misc]  # a slot of the subclasses
         hooks = self.hooks.setdefault(key, {})
@@ -135,7 +134,8 @@ class GradFn(GraphNode):
     `edges` holds per input a (GradFn, output index) pair, a leaf Tensor, or None.
     """
 
-    __slots__ = ("__weakref__", "edges", "hooks", "ins", "outs", "plan", "released", "retained", "sequence")
+    __slots__ = ("__weakref__", "edges", "hooks", "ins", "label", "outs", "plan", "released", "retained", "sequence")
+    label: str  # the name to show, when the user's function is made of several ops
 
     def __init__(self, plan: Plan, edges: tuple[Any, ...]) -> None:
         self.plan = plan
@@ -153,7 +153,12 @@ class GradFn(GraphNode):
 
     def name(self) -> str:
         """Gives the name PyTorch shows for such a function, like AddBackward0."""
-        return grad_name(self.plan.op.name)
+        label = getattr(self, "label", None)
+        if label is None:
+            from distgrad.grad_names import name_of  # only printing needs it
+
+            label = name_of(self)
+        return label
 
     def release(self) -> None:
         """Lets go of the saved values."""
@@ -231,12 +236,6 @@ class GradFn(GraphNode):
         if isinstance(self.plan.ins[position], type):
             return value
         return make(value, self.edges[position] if create else None)
-
-
-def grad_name(op: str) -> str:
-    """Gives PyTorch's name for the gradient function of an op: "log_softmax" gives "LogSoftmaxBackward0"."""
-    special = {"matmul": "Mm", "cast": "ToCopy", "reshape": "View", "slice": "Slice", "permute": "Permute"}
-    return special.get(op, "".join(part.capitalize() for part in op.split("_"))) + "Backward0"
 
 
 def zeros_like_spec(spec: Any) -> Any:

@@ -99,6 +99,14 @@ def _reversed(self: Tensor) -> Tensor:
     return movement.flip(self, tuple(range(self.ndim))) if self.ndim else self
 
 
+def _inverted(self: Tensor) -> Tensor:
+    if self.dtype.category > 1:
+        raise TypeError(
+            f"~ (operator.invert) is only implemented on integer and Boolean-type tensors, not {self.dtype.name}"
+        )
+    return elementwise.bitwise_not(self)
+
+
 Tensor.__getitem__ = subscript.getitem
 Tensor.__setitem__ = _setitem  # type: ignore[assignment]  # a Tensor, where the stub says its base
 Tensor.__reversed__ = _reversed
@@ -109,7 +117,7 @@ Tensor.__array_wrap__ = _array_wrap
 Tensor.__neg__ = elementwise.neg
 Tensor.__pos__ = elementwise.positive
 Tensor.__abs__ = elementwise.abs
-Tensor.__invert__ = elementwise.bitwise_not
+Tensor.__invert__ = _inverted  # type: ignore[assignment]  # as above
 
 Tensor.__add__ = operator(ops.add)
 Tensor.__sub__ = operator(ops.sub)

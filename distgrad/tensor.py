@@ -6,7 +6,6 @@ the tensor; views remember their parent and how they read it, and follow it when
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +17,13 @@ from distgrad.dispatch import edge_of
 from distgrad.dtypes import dtype
 from distgrad.grad_mode import mode, no_grad, set_grad_enabled
 from distgrad.graph import Node
+from distgrad.handles import RemovableHandle
 from distgrad.meta import TensorMeta
 from distgrad.op import OPS, Op, set_tensor_type
 from distgrad.ops.collective import redistribute as _redistribute
 from distgrad.placement import REPLICATE, Placement, Shard, Spec, public, resolve
 from distgrad.size import Size
 from distgrad.views import View
-
-_hook_ids = itertools.count()
-
-
-class RemovableHandle:
-    """Takes back a registered hook with `remove()`."""
-
-    def __init__(self, hooks: dict[int, Any]) -> None:
-        self._hooks, self.id = hooks, next(_hook_ids)
-
-    def remove(self) -> None:
-        """Removes the hook; again does nothing."""
-        self._hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
-
 
 if TYPE_CHECKING:
     from distgrad.tensor_types import TensorTypes as _Base
@@ -385,14 +365,19 @@ class Tensor(_Base):
             )
         return bool(self._value().item())
 
+    def _number(self) -> Any:
+        if self._now().spec.meta.size != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
+        return self._value().item()
+
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._number())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._number())
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(self._number())
 
     def __index__(self) -> int:
         if self.dtype.category > 1 or self._now().spec.meta.size != 1:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,12 +53,20 @@ def run_driver(
     return subprocess.CompletedProcess([], process.returncode, out, errors)
 
 
-def line_of(process: subprocess.Popen[str], start: str) -> str:
-    """Reads a driver's output up to the line that begins so, and gives the rest of that line."""
+def line_of(process: subprocess.Popen[str], start: str, seconds: float = 150) -> str:
+    """Reads a driver's output up to the line that begins so, and gives the rest of that line.
+
+    A driver that has not written it after `seconds` is killed.
+    """
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(start):
-            return line.removeprefix(start).strip()
+    limit = threading.Timer(seconds, process.kill)
+    limit.start()
+    try:
+        for line in process.stdout:
+            if line.startswith(start):
+                return line.removeprefix(start).strip()
+    finally:
+        limit.cancel()
     errors = process.stderr.read() if process.stderr else ""
     raise AssertionError(f"the driver ended without a line {start!r}: {errors}")
 

@@ -1,4 +1,4 @@
-"""What a user sees of a session as a whole: whole training loops by count, and where tensors live that nobody placed."""
+"""What a user sees of a session as a whole: whole training loops by count, and where tensors live by themselves."""
 
 from __future__ import annotations
 
@@ -164,6 +164,24 @@ def test_a_held_back_step_is_sent_with_the_next_one() -> None:
         assert w.tolist() == pytest.approx([1 - 5 * 0.4] * 3)
 
 
+def test_a_single_row_is_read_from_its_owner_every_time() -> None:
+    with dg.init(local_mode=True, num_workers=3):
+        x = dg.shard(dg.arange(6.0))
+        assert [(x[i : i + 1] * 2).tolist() for i in (5, 4, 5, 0, 5)] == [[10.0], [8.0], [10.0], [0.0], [10.0]]
+        y = dg.shard(dg.tensor([3.0])).redistribute(dg.Shard(0, (0, 0, 0, 1)))
+        assert [(y + k).item() for k in range(4)] == [3, 4, 5, 6]
+
+
+def test_writing_to_a_value_that_was_read_changes_no_tensor() -> None:
+    with dg.init(local_mode=True, num_workers=2):
+        tensors = [dg.ones(3), dg.shard(dg.ones(3)), dg.tensor([1.0, 1.0, 1.0]), dg.ones(3, requires_grad=True)]
+        for x in tensors:
+            for read in (x.detach().numpy(), *(t.detach().numpy() for t in (x.sum(), x.sum(), x.sum()))):
+                read[...] = 7.0
+            assert x.tolist() == [1.0, 1.0, 1.0]
+            assert x.sum().item() == 3.0
+
+
 # Where tensors live that nobody placed
 
 LARGE = (600, 600)
@@ -266,3 +284,39 @@ def test_a_single_number_formats_as_its_value() -> None:
         assert f"{T.tensor(3)} {T.tensor(0.5):.2f} {T.tensor([1.0])}" == "3 0.50 tensor([1.])"
         with pytest.raises(TypeError, match="format"):
             format(T.tensor([1.0]), ".2f")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda T, x, y: (x * y).sum(), lambda T, x, y: x.sum(1), lambda T, x, y: x.mean(), lambda T, x, y: x.mean(0),
+        lambda T, x, y: x.max(), lambda T, x, y: x.max(0).values, lambda T, x, y: x.amax(0), lambda T, x, y: x.var(),
+        lambda T, x, y: x.std(0), lambda T, x, y: 1 - x, lambda T, x, y: 1 / x, lambda T, x, y: x**2,
+        lambda T, x, y: x**y, lambda T, x, y: 2**x, lambda T, x, y: x @ y, lambda T, x, y: T.stack([x, y]),
+        lambda T, x, y: T.bmm(T.stack([x, y]), T.stack([y, x])), lambda T, x, y: T.mv(x, y[0]), lambda T, x, y: x[0],
+        lambda T, x, y: T.dot(x[0], y[0]), lambda T, x, y: T.cat([x, y]), lambda T, x, y: x.t(), lambda T, x, y: x.T,
+        lambda T, x, y: x.transpose(0, 1), lambda T, x, y: x.unsqueeze(0), lambda T, x, y: x.unsqueeze(0).squeeze(0),
+        lambda T, x, y: x.unsqueeze(0).squeeze(), lambda T, x, y: x.split(1)[0], lambda T, x, y: x.unbind()[1],
+        lambda T, x, y: x[T.tensor([0, 1])], lambda T, x, y: x[x > 0], lambda T, x, y: x[0:1], lambda T, x, y: x.clamp(0, 1),
+        lambda T, x, y: x.detach(), lambda T, x, y: x.reshape(4), lambda T, x, y: x.flatten()[1:],
+        lambda T, x, y: T.nn.functional.linear(x, y), lambda T, x, y: T.nn.functional.linear(x, y, y[0]),
+        lambda T, x, y: T.nn.functional.layer_norm(x, (2,)), lambda T, x, y: T.nn.functional.layer_norm(x, (2,), y[0]),
+        lambda T, x, y: T.nn.functional.embedding(T.tensor([0]), x), lambda T, x, y: T.nn.functional.mse_loss(x, y),
+        lambda T, x, y: T.nn.functional.cross_entropy(x, T.tensor([0, 1])),
+        lambda T, x, y: T.nn.functional.binary_cross_entropy_with_logits(x, T.ones(2, 2)),
+        lambda T, x, y: T.nn.functional.binary_cross_entropy(x.sigmoid(), T.ones(2, 2)),
+    ],
+)  # fmt: skip
+def test_results_print_with_the_gradient_function_pytorch_names(call: Callable[..., Any]) -> None:
+    torch = pytest.importorskip("torch")
+    texts = []
+    for T in (dg, torch):
+        x, y = (T.tensor(v, requires_grad=True) for v in ([[1.0, 2.0], [3.0, 5.0]], [[0.5, 0.25], [0.125, 0.75]]))
+        texts.append(repr(call(T, x, y)))
+    assert texts[0] == texts[1]
+
+
+def test_a_function_that_hands_its_input_through_does_not_rename_it() -> None:
+    x = dg.tensor([1.0, 2.0], requires_grad=True).exp()
+    assert x.chunk(1)[0].grad_fn.name() in ("SplitBackward0", "ExpBackward0")
+    assert x.grad_fn.name() == "ExpBackward0"

@@ -20,7 +20,8 @@ __all__ = ["BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTenso
 
 
 def _array_of(data: Any, kind: dtype_type | None) -> np.ndarray:
-    """Gives a new array with PyTorch's dtype inference; TypeError or ValueError for what is no rectangular data."""
+    """Gives a new array with PyTorch's dtype inference; TypeError, ValueError or RuntimeError for what is no
+    rectangular data."""
     if isinstance(data, np.ndarray | np.generic):
         wanted = kind or dtypes.from_numpy(data.dtype)
         return np.array(data, dtype=wanted.numpy)
@@ -32,6 +33,8 @@ def _array_of(data: Any, kind: dtype_type | None) -> np.ndarray:
         found = np.array(data)
     except ValueError:
         raise ValueError("tensor: expected a rectangular sequence; rows have different lengths") from None
+    if found.dtype.kind == "O" and _odd(data) == "a value of type NoneType":
+        raise RuntimeError("tensor: Could not infer dtype of NoneType; numbers, bools and sequences of them are allowed")
     if found.dtype.kind in "OUSmM":
         raise TypeError(
             f"tensor: cannot make a tensor from {_odd(data)}; numbers, bools and sequences of them are allowed"

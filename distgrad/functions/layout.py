@@ -226,9 +226,16 @@ def ravel(input: Any) -> Any:
 
 def squeeze(input: Any, dim: int | Sequence[int] | None = None) -> Any:
     """Drops the dims of size 1, or those of the given dims that have size 1."""
-    shape = input.shape
-    dims = normalize_dims("squeeze", dim, len(shape), empty_means_all=False)
-    return ops.reshape(input, shape=tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims))
+    dims = normalize_dims("squeeze", dim, input.ndim, empty_means_all=False)
+    return _squeeze_all(input, dims) if dim is None else _squeeze_some(input, dims)
+
+
+def _squeezed(input: Any, dims: tuple[int, ...]) -> Any:
+    return ops.reshape(input, shape=tuple(n for d, n in enumerate(input.shape) if n != 1 or d not in dims))
+
+
+_squeeze_all = shown_as("SqueezeBackward0")(_squeezed)
+_squeeze_some = shown_as("SqueezeBackward1")(_squeezed)
 
 
 @shown_as("UnsqueezeBackward0")

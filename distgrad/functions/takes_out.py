@@ -23,7 +23,13 @@ def takes_out(function: Callable[_P, Any]) -> Callable[..., Any]:
 
     def call(*args: Any, out: Any = None, **options: Any) -> Any:
         if out is None:
-            return function(*args, **options)
+            try:
+                return function(*args, **options)
+            except AttributeError:  # of something that is no tensor, most likely
+                if args and not is_tensor(args[0]) and not isinstance(args[0], tuple):
+                    given = type(args[0]).__name__
+                    raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {given}") from None
+                raise
         return _write(name, function(*args, **options), out)
 
     call.__name__ = call.__qualname__ = name

@@ -334,7 +334,9 @@ erfc = unary("erfc", _scipy("erfc"), lambda g, x: g * (exp(neg(x * x)) * (-2 / m
              check=takes("erfc", 2))
 erfinv = unary("erfinv", _scipy("erfinv"), lambda g, y: g * (exp(y * y) * (math.sqrt(math.pi) / 2)),
                check=takes("erfinv", 2))
-lgamma = unary("lgamma", _scipy("gammaln"), lambda g, x: g * digamma(x), check=takes("lgamma", 2))
+_gammaln = _scipy("gammaln")
+lgamma = unary("lgamma", lambda x: np.where(np.isneginf(x), -x, _gammaln(x)), lambda g, x: g * digamma(x),
+               check=takes("lgamma", 2))
 digamma: Op = unary("digamma", _scipy("psi"), lambda g, x: g * polygamma(x, n=1), check=takes("digamma", 2))
 polygamma: Op = unary("polygamma", _polygamma, lambda g, x, n: g * polygamma(x, n=n + 1), check=takes("polygamma", 2))
 

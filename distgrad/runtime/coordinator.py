@@ -381,16 +381,18 @@ class Coordinator:
         if cached is not None:
             # A worker whose part failed tells of it in its own answer: a value may be read when all have answered.
             self._wait(lambda: cached.value is not None and min(self._finished) >= slot.run)
-            return self._checked(slot, cached.value)
-        if node.spec.meta.size == 1 and slot.run >= 0:  # next time it comes back with its run: no message to read a loss
+            return self._checked(slot, cached.value).copy()
+        whole = not isinstance(node.spec.placement, Shard)
+        if whole and node.spec.meta.size == 1 and slot.run >= 0:  # next time it comes back with its run, from worker 0
             self._read.setdefault(slot.program, {})[slot.output] = None
-        ranks = range(self.world_size if isinstance(node.spec.placement, Shard) else 1)
+        ranks = range(1 if whole else self.world_size)
         parts = self._request(slot, ranks, describe=False)
         self.stats.driver_bytes += sum(p.nbytes for p in parts.values())
         spec = node.spec
         if not isinstance(spec.placement, Shard):
             value = parts[0].reshape(spec.meta.shape)
-            return value if value.flags.writeable else value.copy()
+            # The user may write to it; in this process it is worker 0's own.
+            return value.copy() if self.backend.in_process or not value.flags.writeable else value
         blocks = [parts[r].reshape(spec.local_shape(r)) for r in range(self.world_size)]
         return np.concatenate(blocks, axis=spec.placement.dim)
 
