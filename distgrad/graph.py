@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -43,19 +44,51 @@ class Plan:
 
 
 class Slot:
-    """A value on the workers. When the last node lets go of it, its id is queued to be freed; nothing is sent.
+    """A value on the workers. When the last node lets go of it, it is queued to be freed; nothing is sent.
 
     `run` is the sequence of the run that computes it (-1: data), `program` and `output` which output of which program.
     """
 
-    __slots__ = ("freed", "id", "output", "program", "run")
+    __slots__ = ("__weakref__", "id", "output", "program", "run")
 
-    def __init__(self, identity: int, freed: list[int], run: int = -1, program: int = -1, output: int = -1) -> None:
-        self.id, self.freed = identity, freed
-        self.run, self.program, self.output = run, program, output
+    def __init__(self, identity: int, run: int = -1, program: int = -1, output: int = -1) -> None:
+        self.id, self.run, self.program, self.output = identity, run, program, output
 
-    def __del__(self) -> None:
-        self.freed.append(self.id)
+
+class _Release(weakref.ref[Slot]):
+    """Knows a slot's id when the slot is gone."""
+
+    __slots__ = ("id",)
+    id: int
+
+
+class Slots:
+    """The slots of a session: numbers them and learns which ones nobody refers to any more.
+
+    The finalizer is a list's `append`, no function of Python's: an interrupt that came inside one would be dropped.
+    """
+
+    def __init__(self) -> None:
+        self._count = itertools.count()
+        self._live: dict[int, _Release] = {}
+        self._gone: list[_Release] = []
+
+    def new(self, run: int = -1, program: int = -1, output: int = -1) -> Slot:
+        """Gives a slot with a number of its own."""
+        slot = Slot(next(self._count), run, program, output)
+        release = _Release(slot, self._gone.append)
+        release.id = slot.id
+        self._live[slot.id] = release
+        return slot
+
+    def take_gone(self) -> tuple[int, ...]:
+        """Gives the ids of slots that have gone since the last call."""
+        count = len(self._gone)
+        ids = tuple(release.id for release in self._gone[:count])
+        del self._gone[:count]
+        for identity in ids:
+            del self._live[identity]
+        return ids
 
 
 class Call:

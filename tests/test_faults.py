@@ -333,7 +333,7 @@ def test_interrupts_at_any_moment_leave_a_usable_session(cluster, seed, to):
         rest(process)
     assert caught == rounds
     assert wrong == []
-    assert longest < 5
+    assert longest < 20  # the session's own timeout
     assert held == [0, 0]
 
 

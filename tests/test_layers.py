@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "errors dtypes device grad_mode philox printing serialization_format jit cuda backends datasets size",
+    "errors dtypes device grad_mode grad_names handles philox printing serialization_format jit cuda backends datasets size",
     "meta settings",
     "placement",
     "op",
@@ -50,7 +50,6 @@ LATE = {
     ("ops", "tensor"): "the same",
     ("ops", "namespace"): "and it has all its methods",
     ("tensor", "namespace"): "so has one that is unpickled",
-    ("autodiff", "tensor"): "the handle of a hook",
     ("random", "tensor"): "a generator's state is a tensor",
     ("functions", "tensor"): "functions that make tensors from data",
     ("functions", "signal"): "windows are made by their public functions",

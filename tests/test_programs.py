@@ -18,7 +18,7 @@ import distgrad as dg
 from distgrad import dtypes
 from distgrad.errors import RemoteOpError
 from distgrad.meta import TensorMeta
-from distgrad.op import OPS
+from distgrad.op import op_named
 from distgrad.placement import REPLICATE, Shard, Spec, balanced
 from distgrad.program import Instruction, Program, bytes_moved, check, render
 from distgrad.runtime import session as sessions
@@ -312,7 +312,7 @@ WHOLE = Spec.of(META, REPLICATE)
 
 
 def _instruction(ins: tuple[int, ...], outs: tuple[int, ...], **options: Any) -> Instruction:
-    return Instruction(OPS["mul"], {}, None, ins, outs, (ROWS,) * len(ins), (ROWS,) * len(outs), **options)
+    return Instruction(op_named("mul"), {}, None, ins, outs, (ROWS,) * len(ins), (ROWS,) * len(outs), **options)
 
 
 def _program(*instructions: Instruction, outputs: tuple[int, ...] = (2,), registers: int = 5) -> Program:
@@ -350,7 +350,7 @@ def test_check_gives_a_good_program_back() -> None:
 
 
 def test_render() -> None:
-    gather = Instruction(OPS["redistribute"], {"placement": REPLICATE}, None, (2,), (3,), (ROWS,), (WHOLE,))
+    gather = Instruction(op_named("redistribute"), {"placement": REPLICATE}, None, (2,), (3,), (ROWS,), (WHOLE,))
     program = Program(
         (ROWS,), 1, (replace(_instruction((0, 1), (2,)), in_specs=(ROWS, float)), gather), (3,), registers=4
     )

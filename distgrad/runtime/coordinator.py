@@ -20,7 +20,7 @@ import numpy as np
 from distgrad import graph
 from distgrad.engine.interpreter import Failure
 from distgrad.errors import DistgradError, GroupAborted, InfrastructureError, RemoteOpError, SessionError, WireError
-from distgrad.graph import Call, Node, Plan, Slot
+from distgrad.graph import Call, Node, Plan, Slot, Slots
 from distgrad.lower import Recorded, final_spec, lower
 from distgrad.op import OPS
 from distgrad.ops.collective import block_of
@@ -115,8 +115,7 @@ class Coordinator:
         self.stats = Stats()
         self.pending: list[Call] = []
         self.broken: DistgradError | None = None
-        self._freed: list[int] = []
-        self._slots = itertools.count()
+        self._slots = Slots()
         self._requests = itertools.count()
         self._programs: OrderedDict[Any, tuple[int, Program]] = OrderedDict()
         self._program_ids = itertools.count()
@@ -212,7 +211,7 @@ class Coordinator:
     def put(self, array: np.ndarray, spec: Spec, placement: Placement) -> Node:
         """Gives a node with the array's rows on their owners; they travel with the next batch."""
         node = Node(Spec.of(spec.meta, placement))
-        node.slot, node.home = Slot(next(self._slots), self._freed), self
+        node.slot, node.home = self._slots.new(), self
         for rank in range(self.world_size):
             part = array
             if isinstance(placement, Shard):
@@ -290,7 +289,7 @@ class Coordinator:
             recorded.outputs[position].cached = value
         outputs = []
         for position, node in enumerate(recorded.outputs):
-            node.slot = Slot(next(self._slots), self._freed, sequence, program_id, position)
+            node.slot = self._slots.new(sequence, program_id, position)
             node.spec = final_spec(node.spec)
             outputs.append(node.slot.id)
         self._queue_frees()
@@ -343,10 +342,9 @@ class Coordinator:
 
     def _queue_frees(self) -> None:
         """Adds the slots nobody refers to; a pending call refers to its inputs, so none it needs is among them."""
-        count = len(self._freed)
-        if count:
-            freed = Free(tuple(self._freed[:count]))
-            del self._freed[:count]
+        gone = self._slots.take_gone()
+        if gone:
+            freed = Free(gone)
             for slot in freed.slots if self._poisoned else ():
                 self._poisoned.pop(slot, None)
             if self._runs:  # a failure we are not told of yet may have been theirs
