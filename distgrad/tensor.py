@@ -140,6 +140,10 @@ class Tensor(_Base):
                 source = value.detach()
             else:
                 source = _redistribute(value.detach(), placement=placement or REPLICATE)
+            if views.reads_through(source, self):
+                if source._view is not None and source._view.parent is self and source._view.op is None:
+                    return  # `p.data -= g` gives back what has written to p already
+                source = source.clone()  # type: ignore[attr-defined]  # attached in methods.py
         self._leave_memory()
         self._node, self._view, self._version = source._node, source._view, version + 1
 

@@ -96,6 +96,15 @@ def root_of(tensor: Any) -> Any:
     return tensor
 
 
+def reads_through(tensor: Any, other: Any) -> bool:
+    """Says whether a tensor is a view of another one, or of a view of it."""
+    while tensor._view is not None:
+        tensor = tensor._view.parent
+        if tensor is other:
+            return True
+    return False
+
+
 def mark_saved(tensor: Any) -> None:
     """Says that a value will be needed as it is now, also when its memory is a numpy array of the user's."""
     tensor._now().saved = True

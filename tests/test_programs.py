@@ -51,7 +51,7 @@ def slots() -> list[int]:
 def counted_kernels(*names: str) -> Iterator[collections.Counter[str]]:
     """Counts kernel calls of ops while entered; workers must meet their programs inside."""
     counts: collections.Counter[str] = collections.Counter()
-    before = {name: OPS[name].kernel for name in names}
+    before = {name: op_named(name).kernel for name in names}
 
     def wrap(name: str) -> Any:
         def counted(*args: Any, **attrs: Any) -> Any:
@@ -61,12 +61,12 @@ def counted_kernels(*names: str) -> Iterator[collections.Counter[str]]:
         return counted
 
     for name in names:
-        OPS[name].kernel = wrap(name)
+        op_named(name).kernel = wrap(name)
     try:
         yield counts
     finally:
         for name, kernel in before.items():
-            OPS[name].kernel = kernel
+            op_named(name).kernel = kernel
 
 
 # Reuse ------------------------------------------------------------------------------------------------------
