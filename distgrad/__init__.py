@@ -6,7 +6,7 @@
 The public names stand in distgrad/namespace.py, which is loaded when the first of them is used, so that importing
 distgrad takes about as long as importing numpy. Modules import only downwards:
 
-    errors, dtypes, device, grad_mode, philox, printing, serialization_format, datasets, size
+    errors, dtypes, device, grad_mode, grad_names, handles, philox, printing, serialization_format, datasets, size
     < meta, settings < placement < op < families, graph < ops
     < autodiff, propagate, program, views < lower, engine < dispatch < tensor, random < distgrad (this module) < functions
     < operators, inplace, methods < runtime < serialization < namespace
