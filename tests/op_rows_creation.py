@@ -16,7 +16,8 @@ ROWS = [
                                     T.full_like(x, 2.5)], [normal(5, 3)], [normal(0, 3)], grad=False),
     row("full_like_integers", lambda T, x: [T.zeros_like(x), T.ones_like(x), T.full_like(x, 7)],
         [integers(0, 5, 4, 2)], grad=False),
-    row("empty", lambda T: [T.zeros_like(e) for e in (T.empty(2, 3), T.empty((2,), dtype=T.int64), T.empty_strided((2, 3), (3, 1)))],
+    row("empty", lambda T: [T.zeros_like(e) for e in
+                           (T.empty(2, 3), T.empty((2,), dtype=T.int64), T.empty_strided((2, 3), (3, 1)))],
         []),
     row("empty_like", lambda T, x: T.zeros_like(T.empty_like(x)), [normal(4, 2)], grad=False),
     row("new", lambda T, x: [x.new_zeros(2, 3), x.new_ones((2, 3)), x.new_full((2,), 3), x.new_zeros(2, dtype=T.int64),
