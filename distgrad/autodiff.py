@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distgrad.grad_mode import mode
+from distgrad.grad_mode import mode, reversing
 from distgrad.graph import Plan
 from distgrad.handles import RemovableHandle
 from distgrad.op import OPS, Rule
@@ -306,9 +306,7 @@ def run_backward(
             known = leaves.get(id(edge))
             leaves[id(edge)] = (edge, g if known is None else known[1] + g)
 
-    before = mode.enabled, mode.track_views
-    mode.enabled, mode.track_views = create, False
-    try:
+    with reversing(create):
         for edge, g in roots:
             arrive(edge, g)
         while heap:
@@ -335,8 +333,6 @@ def run_backward(
             for edge, g in zip(fn.edges, cotangents):
                 if edge is not None and g is not None:
                     arrive(edge, g)
-    finally:
-        mode.enabled, mode.track_views = before
     for key, (_, g) in leaves.items():
         results[key] = g
     return results, list(leaves.values())

@@ -28,8 +28,11 @@ def run_kernel(plan: Plan, values: list[Any]) -> tuple[np.ndarray, ...]:
     """Runs an op's kernel on arrays and numbers in this process."""
     if plan.casts is not None:
         values = [v if c is None else convert(v, c.numpy) for v, c in zip(values, plan.casts)]
-    with np.errstate(all="ignore"):
+    if mode.quiet:
         out = plan.op.kernel(*values, **plan.attrs)
+    else:
+        with np.errstate(all="ignore"):
+            out = plan.op.kernel(*values, **plan.attrs)
     if plan.single:
         return (out if type(out) is np.ndarray else np.asarray(out),)
     return tuple(o if type(o) is np.ndarray else np.asarray(o) for o in out)
@@ -100,7 +103,10 @@ def install(tensor_type: type) -> None:
             outs = run_kernel(plan, [v.data if type(v) is Node else v for v in values])
             if op.put is None and outs and outs[0].base is not None:
                 outs = _own_memory(args, outs)
-            nodes = tuple(Node(spec, out) for spec, out in zip(plan.outs, outs))
+            if plan.single:  # nearly always, and worth the shorter way
+                nodes = (Node(plan.outs[0], outs[0]),)
+            else:
+                nodes = tuple(Node(spec, out) for spec, out in zip(plan.outs, outs))
         else:
             session = graph.session()
             assert session is not None

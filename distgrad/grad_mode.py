@@ -5,10 +5,13 @@ Each is a context manager and a decorator, per thread, as PyTorch's page "torch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 _GENERATOR = 0x20  # inspect.CO_GENERATOR, without importing inspect
 
@@ -16,6 +19,7 @@ _GENERATOR = 0x20  # inspect.CO_GENERATOR, without importing inspect
 class _Mode(threading.local):
     enabled = True
     track_views = True
+    quiet = False  # numpy's warnings are off already: switching them costs as much as a small kernel
 
 
 mode = _Mode()
@@ -24,6 +28,18 @@ mode = _Mode()
 def is_grad_enabled() -> bool:
     """Says whether operations record gradients in this thread."""
     return mode.enabled
+
+
+@contextlib.contextmanager
+def reversing(create: bool) -> Iterator[None]:
+    """Sets what holds in a reverse pass: gradients are recorded for `create` only, views are not tracked."""
+    before = mode.enabled, mode.track_views, mode.quiet
+    with np.errstate(all="ignore"):
+        mode.enabled, mode.track_views, mode.quiet = create, False, True
+        try:
+            yield
+        finally:
+            mode.enabled, mode.track_views, mode.quiet = before
 
 
 class _GradMode:

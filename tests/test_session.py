@@ -285,7 +285,8 @@ def ended(how: str, address: str) -> tuple[list[str], str, list[int]]:
     # What a user's function prints reaches the driver's terminal, with the worker's name before it.
     printed = [line for line in lines if "rows" in line]
     assert all("(distgrad worker" in line for line in printed)
-    assert len(printed) == len(pids), out
+    if how != "ray.shutdown":  # what has not come through by then is lost with Ray
+        assert len(printed) == len(pids), out
     assert process.returncode == {"exception": 1, "exit": 3}.get(how, 0)
     return lines, errors, pids
 

@@ -5,9 +5,8 @@ Invariant: while it is on every gradient is read as it is computed, which is slo
 
 from __future__ import annotations
 
-import warnings
-
 from distgrad import autodiff
+from distgrad.warn import warn_user
 
 __all__ = ["detect_anomaly", "set_detect_anomaly"]
 
@@ -35,10 +34,9 @@ class detect_anomaly:
 
     def __init__(self, check_nan: bool = True) -> None:
         self._check_nan = check_nan
-        warnings.warn(
+        warn_user(
             "Anomaly Detection has been enabled. This mode will increase the runtime and should only be enabled for "
             "debugging.",
-            stacklevel=2,
         )
 
     def __enter__(self) -> None:

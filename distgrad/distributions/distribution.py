@@ -6,13 +6,13 @@ looks for the culprit. Source: torch.distributions.Distribution.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar
 
 import distgrad as dg
 from distgrad.distributions import constraints
 from distgrad.distributions.utils import lazy_property
 from distgrad.tensor import Size, Tensor
+from distgrad.warn import warn_user
 
 __all__ = ["Distribution"]
 
@@ -46,10 +46,9 @@ class Distribution:
         try:
             rules = self.arg_constraints
         except (AttributeError, NotImplementedError):
-            warnings.warn(
+            warn_user(
                 f"{type(self)} does not define `arg_constraints`. Please set `arg_constraints = {{}}` or initialize "
                 "the distribution with `validate_args=False` to turn off validation.",
-                stacklevel=4,
             )
             return
         checked = []
@@ -133,7 +132,7 @@ class Distribution:
 
     def sample_n(self, n: int) -> Tensor:
         """Draws `n` samples; prefer `sample((n,))`."""
-        warnings.warn("sample_n will be deprecated. Use .sample((n,)) instead", UserWarning, stacklevel=2)
+        warn_user("sample_n will be deprecated. Use .sample((n,)) instead", UserWarning)
         return self.sample((n,))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -183,10 +182,9 @@ class Distribution:
         try:
             support = self.support
         except NotImplementedError:
-            warnings.warn(
+            warn_user(
                 f"{type(self)} does not define `support` to enable sample validation. Please initialize the "
                 "distribution with `validate_args=False` to turn off validation.",
-                stacklevel=3,
             )
             return
         with dg.no_grad():

@@ -7,7 +7,6 @@ torch.nn.functional and arXiv:1706.03762.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 from distgrad.functions.activation import softmax
@@ -16,6 +15,7 @@ from distgrad.functions.creation import ones, zeros
 from distgrad.functions.dropout import dropout
 from distgrad.functions.movement import cat
 from distgrad.ops.elementwise import where
+from distgrad.warn import warn_user
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 
@@ -82,8 +82,8 @@ def additive_mask(mask: Tensor | None, name: str, kind: Any, other: Tensor | Non
     if mask.dtype.category not in (0, 2):
         raise AssertionError(f"only bool and floating types of {name} are supported")
     if other is not None and other.dtype is not mask.dtype:
-        warnings.warn(
-            f"Support for mismatched {name} and attn_mask is deprecated. Use same type for both instead.", stacklevel=3
+        warn_user(
+            f"Support for mismatched {name} and attn_mask is deprecated. Use same type for both instead."
         )
     return mask if mask.dtype.category == 2 else where(mask, -math.inf, 0.0).to(kind)
 

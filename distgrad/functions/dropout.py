@@ -7,13 +7,13 @@ element only, so the same elements are dropped for any number of workers.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 from distgrad.functions.activation import softmax
 from distgrad.functions.random import next_draw
 from distgrad.ops import random as ops
 from distgrad.ops.elementwise import log, where
+from distgrad.warn import warn_user
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout",
            "gumbel_softmax", "rrelu"]
@@ -78,16 +78,14 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """
     _check(p)
     if input.ndim not in (3, 4):
-        warnings.warn(
+        warn_user(
             f"dropout2d: Received a {input.ndim}-D input to dropout2d, which is deprecated and will result in an error "
             "in a future release. To retain the behavior and silence this warning, please use dropout instead.",
-            stacklevel=2,
         )
     elif input.ndim == 3:
-        warnings.warn(
+        warn_user(
             "dropout2d: Received a 3D input to dropout2d and assuming that channel-wise 1D dropout behavior is desired "
             "- input is interpreted as shape (N, C, L), where C is the channel dim. Please use dropout1d for this.",
-            stacklevel=2,
         )
     return _dropped(input, p, training, inplace, _feature_shape(input))
 
@@ -96,10 +94,9 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """Returns the input (N, C, D, H, W) or (C, D, H, W) with whole channels dropped. PyTorch: F.dropout3d."""
     _check(p)
     if input.ndim not in (4, 5):
-        warnings.warn(
+        warn_user(
             f"dropout3d: Received a {input.ndim}-D input to dropout3d, which is deprecated and will result in an error "
             "in a future release. To retain the behavior and silence this warning, please use dropout instead.",
-            stacklevel=2,
         )
     shape = (input.shape[0], 1, 1, 1) if input.ndim == 4 else _feature_shape(input)
     return _dropped(input, p, training, inplace, shape)

@@ -7,7 +7,6 @@ from ops, so that gradients of any order reach both the pixels and the positions
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -17,6 +16,7 @@ from distgrad.ops.elementwise import abs as absolute
 from distgrad.ops.elementwise import cast, clamp, floor, logical_and, remainder, round, where
 from distgrad.ops.indexing import take_along
 from distgrad.ops.interpolation import resample
+from distgrad.warn import warn_user
 
 __all__ = ["grid_sample", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d", "interpolate", "upsample",
            "upsample_bilinear", "upsample_nearest"]
@@ -113,21 +113,19 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
 def upsample(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
              align_corners: bool | None = None) -> Tensor:
     """Returns `interpolate` of the same arguments, and warns as PyTorch does. PyTorch: F.upsample."""
-    warnings.warn("`nn.functional.upsample` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=2)
+    warn_user("`nn.functional.upsample` is deprecated. Use `nn.functional.interpolate` instead.")
     return interpolate(input, size, scale_factor, mode, align_corners)
 
 
 def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """Returns `interpolate` in mode "nearest", and warns as PyTorch does. PyTorch: F.upsample_nearest."""
-    warnings.warn("`nn.functional.upsample_nearest` is deprecated. Use `nn.functional.interpolate` instead.",
-                  stacklevel=2)
+    warn_user("`nn.functional.upsample_nearest` is deprecated. Use `nn.functional.interpolate` instead.")
     return interpolate(input, size, scale_factor, mode="nearest")
 
 
 def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """Returns `interpolate` in mode "bilinear" with aligned corners, and warns. PyTorch: F.upsample_bilinear."""
-    warnings.warn("`nn.functional.upsample_bilinear` is deprecated. Use `nn.functional.interpolate` instead.",
-                  stacklevel=2)
+    warn_user("`nn.functional.upsample_bilinear` is deprecated. Use `nn.functional.interpolate` instead.")
     return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)
 
 

@@ -7,7 +7,6 @@ loss takes `reduction` "none", "mean" or "sum" (ValueError for others) and PyTor
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from distgrad.op import is_tensor
 from distgrad.ops import loss as ops
 from distgrad.ops.elementwise import abs as absolute
 from distgrad.ops.elementwise import clamp_min, exp, keep, log, logaddexp, minimum, rsqrt, square, where, xlogy
+from distgrad.warn import warn_user
 
 __all__ = ["cosine_embedding_loss", "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss",
            "margin_ranking_loss", "mse_loss", "poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss",
@@ -37,8 +37,8 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
         found = "none"
     else:
         found = "sum" if size_average is False else "mean"
-    warnings.warn(
-        f"size_average and reduce args will be deprecated, please use reduction='{found}' instead.", stacklevel=3
+    warn_user(
+        f"size_average and reduce args will be deprecated, please use reduction='{found}' instead."
     )
     return found
 
@@ -56,10 +56,9 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
 
 def _warn_sizes(input: Tensor, target: Tensor) -> None:
     if input.shape != target.shape:
-        warnings.warn(
+        warn_user(
             f"Using a target size ({target.shape}) that is different to the input size ({input.shape}). This will "
             "likely lead to incorrect results due to broadcasting. Please ensure they have the same size.",
-            stacklevel=3,
         )
 
 
@@ -142,11 +141,10 @@ def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, redu
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     if reduction == "mean":
-        warnings.warn(
+        warn_user(
             "reduction: 'mean' divides the total loss by both the batch size and the support size.'batchmean' divides "
             "only by the batch size, and aligns with the KL div math definition.'mean' will be changed to behave the "
             "same as 'batchmean' in the next major release.",
-            stacklevel=2,
         )
     loss = exp(target) * (target - input) if log_target else xlogy(target, target) - target * input
     if reduction == "batchmean":

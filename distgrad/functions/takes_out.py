@@ -6,12 +6,12 @@ result's shape, and gradients are never recorded through it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from distgrad.grad_mode import mode
 from distgrad.op import is_tensor
+from distgrad.warn import warn_user
 
 _P = ParamSpec("_P")
 _NOTE = "\n\n    With `out` (a tensor, or a tuple of them) the result is written into it and `out` is given back."
@@ -58,11 +58,10 @@ def _write(name: str, result: Any, out: Any) -> Any:
             target._assign(value)
             continue
         if target.numel():
-            warnings.warn(
+            warn_user(
                 f"An output with one or more elements was resized since it had shape {list(target.shape)}, which "
                 "does not "
                 f"match the required output shape {list(value.shape)}. Give an empty tensor, or one of that shape.",
-                stacklevel=3,
             )
         target._resize(value)
     return out if is_tensor(result) or not hasattr(result, "_fields") else type(result)(*targets)

@@ -6,13 +6,13 @@ Invariant: a function returns the tensor it was given, filled; which numbers it 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 
 import distgrad as dg
 from distgrad.tensor import Tensor
+from distgrad.warn import warn_user
 
 _CONVOLUTIONS = tuple(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))
 
@@ -70,10 +70,9 @@ def trunc_normal_(
 ) -> Tensor:
     """Fills with draws from the normal distribution cut off outside ``[a, b]``."""
     if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn(
+        warn_user(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
             "The distribution of values may be incorrect.",
-            stacklevel=2,
         )
     with dg.no_grad():
         # Uniform values of the distribution function, taken through its inverse: no rejection, one draw per element.
@@ -127,7 +126,7 @@ def _is_empty(tensor: Tensor) -> bool:
     """Says whether there is nothing to fill, and warns as torch does."""
     if 0 not in tensor.shape:
         return False
-    warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
+    warn_user("Initializing zero-element tensors is a no-op")
     return True
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
@@ -18,6 +17,7 @@ import distgrad as dg
 from distgrad import graph
 from distgrad.tensor import Tensor
 from distgrad.utils.hooks import RemovableHandle
+from distgrad.warn import warn_user
 
 
 class _RequiredParameter:
@@ -152,10 +152,9 @@ class Optimizer:
 
         ids = {id(parameter) for parameter in entries}
         if len(ids) != len(entries):
-            warnings.warn(
+            warn_user(
                 "optimizer contains a parameter group with duplicate parameters; in future, this will cause an error; "
                 "see github.com/pytorch/pytorch/issues/40967 for more information",
-                stacklevel=3,
             )
         taken = {id(parameter) for group in self.param_groups for parameter in group["params"]}
         if ids & taken:

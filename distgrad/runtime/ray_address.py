@@ -83,6 +83,8 @@ def reach_ray(address: str | None, num_workers: int | None) -> Connection:
             # Starting a Ray of our own ends by itself, and left half-way it would stay behind.
             with uninterrupted() if address == "local" else contextlib.nullcontext():
                 ray.init(address=address, **options)
+        except ImportError as error:
+            raise ClusterError(f'init: {address!r} needs Ray\'s client: pip install "ray[client]"') from error
         except (ConnectionError, TimeoutError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             ray.shutdown()
             raise ClusterError(_unreached(address, error)) from error

@@ -5,7 +5,6 @@ Invariant: ``PReLU`` alone has a parameter; all others only remember the functio
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import distgrad as dg
@@ -13,6 +12,7 @@ from distgrad.nn import init
 from distgrad.nn.modules.module import Module
 from distgrad.nn.parameter import Parameter
 from distgrad.tensor import Tensor
+from distgrad.warn import warn_user
 
 
 class _InplaceActivation(Module):
@@ -88,8 +88,8 @@ class Hardtanh(Module):
         super().__init__()
         for old, new, value in (("min_value", "min_val", min_value), ("max_value", "max_val", max_value)):
             if value is not None:
-                warnings.warn(
-                    f"keyword argument `{old}` is deprecated and rename to `{new}`", FutureWarning, stacklevel=2
+                warn_user(
+                    f"keyword argument `{old}` is deprecated and rename to `{new}`", FutureWarning
                 )
         self.min_val = min_val if min_value is None else min_value
         self.max_val = max_val if max_value is None else max_value

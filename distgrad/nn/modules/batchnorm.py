@@ -6,7 +6,6 @@ synchronized one.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import distgrad as dg
@@ -14,6 +13,7 @@ from distgrad.nn import init
 from distgrad.nn.modules.module import Module
 from distgrad.nn.parameter import Parameter
 from distgrad.tensor import Tensor
+from distgrad.warn import warn_user
 
 
 class _NormBase(Module):
@@ -216,10 +216,9 @@ class _InstanceNorm(_NormBase):
                     f"expected input's size at dim={1 if batched else 0} to match num_features ({self.num_features}), "
                     f"but got: {channels}."
                 )
-            warnings.warn(
+            warn_user(
                 f"input's size at dim={1 if batched else 0} does not match num_features. You can silence this warning "
                 "by not passing in num_features, which is not used because affine=False",
-                stacklevel=2,
             )
         y = dg.nn.functional.instance_norm(
             input if batched else dg.unsqueeze(input, 0), self.running_mean, self.running_var, self.weight, self.bias,

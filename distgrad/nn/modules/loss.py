@@ -5,13 +5,13 @@ Invariant: ``reduction`` is "mean", "sum" or "none"; means count the elements of
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import distgrad as dg
 from distgrad.nn.modules.distance import PairwiseDistance
 from distgrad.nn.modules.module import Module
 from distgrad.tensor import Tensor
+from distgrad.warn import warn_user
 
 
 def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
@@ -19,8 +19,8 @@ def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
     size_average = True if size_average is None else size_average
     reduce = True if reduce is None else reduce
     reduction = "none" if not reduce else "mean" if size_average else "sum"
-    warnings.warn(
-        f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.", stacklevel=4
+    warn_user(
+        f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead."
     )
     return reduction
 

@@ -7,7 +7,6 @@ batch never mix, so a batch sharded by rows is computed without communication.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import distgrad as dg
@@ -17,6 +16,7 @@ from distgrad.nn.parameter import Parameter
 from distgrad.nn.utils.rnn import PackedSequence, packed_positions, packed_rows, sequence_lengths
 from distgrad.ops import recurrent as ops
 from distgrad.tensor import Tensor
+from distgrad.warn import warn_user
 
 _OPS = {"LSTM": ops.lstm, "GRU": ops.gru, "RNN_TANH": ops.rnn_tanh, "RNN_RELU": ops.rnn_relu}
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -225,10 +225,9 @@ def _check_options(input_size: Any, hidden_size: Any, num_layers: int, bias: Any
             "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
         )
     if dropout > 0 and num_layers == 1:
-        warnings.warn(
+        warn_user(
             "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects num_layers "
             f"greater than 1, but got dropout={dropout} and num_layers={num_layers}",
-            stacklevel=4,
         )
     for name, value in (("bias", bias), ("batch_first", batch_first)):
         if not isinstance(value, bool):

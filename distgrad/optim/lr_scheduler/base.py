@@ -6,11 +6,11 @@ Invariant: learning rates are Python numbers; a schedule never touches a tensor.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from distgrad.optim.optimizer import Optimizer
+from distgrad.warn import warn_user
 
 EPOCH_DEPRECATION = (
     "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. Please use "
@@ -86,10 +86,9 @@ class LRScheduler:
 
     def _warn_outside_step(self) -> None:
         if not self._get_lr_called_within_step:
-            warnings.warn(
+            warn_user(
                 "To get the last learning rate computed by the scheduler, please use `get_last_lr()`.",
                 UserWarning,
-                stacklevel=3,
             )
 
     def _present(self) -> list[float]:
@@ -99,10 +98,10 @@ class LRScheduler:
     def step(self, epoch: int | None = None) -> None:
         """Moves to the next epoch, or to ``epoch``, and sets the learning rates."""
         if self._step_count == 1 and not self.optimizer._opt_called:
-            warnings.warn(ORDER_WARNING, UserWarning, stacklevel=2)
+            warn_user(ORDER_WARNING, UserWarning)
         self._step_count += 1
         if epoch is not None:
-            warnings.warn(EPOCH_DEPRECATION, UserWarning, stacklevel=2)
+            warn_user(EPOCH_DEPRECATION, UserWarning)
         self._update_lr(epoch)
 
     def _update_lr(self, epoch: int | None = None) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import distgrad as dg
+from distgrad.warn import warn_user
 
 Item_co = TypeVar("Item_co", covariant=True)
 
@@ -187,8 +187,8 @@ def random_split(dataset: Dataset[Item_co], lengths: Sequence[float], generator:
             parts[place % len(parts)] += 1
         for place, length in enumerate(parts):
             if length == 0:
-                warnings.warn(
-                    f"Length of split at index {place} is 0. This might result in an empty dataset.", stacklevel=2
+                warn_user(
+                    f"Length of split at index {place} is 0. This might result in an empty dataset."
                 )
         lengths = parts
     if sum(lengths) != total:
