@@ -11,6 +11,7 @@ distgrad takes about as long as importing numpy. Modules import only downwards:
     < autodiff, propagate, program, views < lower, engine < dispatch < tensor, random < distgrad (this module) < functions
     < operators, inplace, methods < runtime < serialization < namespace
     < autograd, testing, data, fft, linalg, masked, signal, special < utils, distributions, func < nn < optim
+    < demo, serving < script_names < cli < __main__
 
 What must look upwards (a view's parent class, the text of a tensor) does so inside a function. tests/test_layers.py
 checks all this. `ray` and `pyarrow` are imported below `runtime` and by readers of files only, and when used.

@@ -39,7 +39,10 @@ LAYERS = [
     "utils distributions func",
     "nn",
     "optim",
-    "demo",
+    "demo serving",
+    "script_names",
+    "cli",
+    "__main__",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 
