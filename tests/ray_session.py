@@ -28,8 +28,11 @@ def driver_environment(**more: str) -> dict[str, str]:
 @contextmanager
 def driver(script: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Runs a script as a driver in a process group of its own; whatever is left of it at the end is killed."""
+    # A shell starts background jobs with SIGINT ignored, and their children inherit that: Ctrl-C must work in the driver.
+    interruptible = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", textwrap.dedent(script), *arguments], env=driver_environment(**environment),
+        [sys.executable, "-u", "-c", interruptible + textwrap.dedent(script), *arguments],
+        env=driver_environment(**environment),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT,
     )
     family: list[psutil.Process] = []

@@ -1,0 +1,203 @@
+"""A training step of distgrad against PyTorch's DistributedDataParallel over Gloo: same model, batch, optimizer, processes.
+
+`python benchmarks/bench_versus_ddp.py [--cases mlp gpt] [--rounds 7] [--json FILE]`. Four sides take turns in every round:
+torch in one process, distgrad with one worker, DDP with N processes, distgrad with N workers; one thread each, Adam,
+float32. A round is several steps and ends when the last has been carried out. Medians of the rounds; all sides start
+from the same parameters and their losses are compared, so that a wrong step cannot win.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any
+
+from common import pin_threads, table, write
+
+pin_threads()
+
+import numpy as np  # noqa: E402  # after pinning
+from cases import CASES, start_values  # noqa: E402
+
+LIMIT = 600  # seconds that a side may take to answer
+TOLERANCE = 2e-3  # of the losses, relative: float32, summed in another order, over the steps compared
+COMPARED = 5  # steps
+
+
+def _torch_side(case: str, rank: int, world_size: int, port: int, scale: int) -> Any:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    chosen = CASES[case]
+    model = chosen.model(torch)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in start_values(model).items()})
+    batch = chosen.batch(np.random.default_rng(1), scale)
+    rows = len(batch[0]) // world_size
+    x, y = (torch.from_numpy(np.ascontiguousarray(b[rank * rows : (rank + 1) * rows])) for b in batch)
+    if world_size > 1:
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
+        model = torch.nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=chosen.lr)
+
+    def steps(count: int) -> tuple[float, list[float]]:
+        losses = []
+        started = time.perf_counter()
+        for _ in range(count):
+            optimizer.zero_grad()
+            loss = chosen.loss(torch, model, x, y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        if world_size > 1:
+            dist.barrier()
+        seconds = time.perf_counter() - started
+        values = torch.stack(losses)
+        if world_size > 1:
+            dist.all_reduce(values)
+        return seconds, (values / world_size).tolist()
+
+    return steps
+
+
+def _distgrad_side(case: str, workers: int, scale: int) -> Any:
+    import distgrad as dg
+
+    dg.init("local", num_workers=workers)
+    chosen = CASES[case]
+    model = chosen.model(dg)
+    model.load_state_dict({k: dg.from_numpy(v) for k, v in start_values(model).items()})
+    x, y = (dg.shard(dg.from_numpy(b)) for b in chosen.batch(np.random.default_rng(1), scale))
+    optimizer = dg.optim.Adam(model.parameters(), lr=chosen.lr)
+
+    def steps(count: int) -> tuple[float, list[float]]:
+        losses = []
+        started = time.perf_counter()
+        for _ in range(count):
+            optimizer.zero_grad()
+            loss = chosen.loss(dg, model, x, y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        dg.synchronize()
+        return time.perf_counter() - started, [loss.item() for loss in losses]
+
+    return steps
+
+
+def serve(side: str, case: str, rank: int, world_size: int, port: int, scale: int, address: tuple[str, int]) -> None:
+    """Answers "run so many steps" until told to stop; every process of a side runs this."""
+    with Client(address, authkey=b"bench") as connection:
+        if side == "torch":
+            steps = _torch_side(case, rank, world_size, port, scale)
+        else:
+            steps = _distgrad_side(case, world_size, scale)
+        connection.send(rank)
+        while (count := connection.recv()) is not None:
+            connection.send(steps(count))
+    if side != "torch":
+        import distgrad as dg
+
+        dg.shutdown()
+
+
+class Side:
+    """The processes of one side, ready and waiting."""
+
+    def __init__(self, side: str, case: str, world_size: int, scale: int, listener: Listener) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        count = world_size if side == "torch" else 1
+        self.processes = [
+            subprocess.Popen([sys.executable, os.path.abspath(__file__), "--serve", side, case, str(rank),
+                              str(world_size), str(port), str(scale), str(listener.address[1])])
+            for rank in range(count)
+        ]
+        ready: dict[int, Connection] = {}
+        for connection in [listener.accept() for _ in range(count)]:
+            ready[connection.recv()] = connection
+        self.connections = [ready[rank] for rank in range(count)]
+
+    def run(self, count: int) -> tuple[float, list[float]]:
+        """Runs that many steps; gives the seconds of the slowest process and the losses."""
+        for connection in self.connections:
+            connection.send(count)
+        answers = []
+        for connection in self.connections:
+            if not connection.poll(LIMIT):
+                raise TimeoutError(f"a side did not answer within {LIMIT} s")
+            answers.append(connection.recv())
+        return max(seconds for seconds, _ in answers), answers[0][1]
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for connection in self.connections:
+            connection.send(None)
+        for process in self.processes:
+            process.wait(timeout=60)
+
+
+def compare(case: str, workers: int, rounds: int, weak: bool, listener: Listener) -> dict[str, Any]:
+    """Gives medians and ratios of one case."""
+    names = {
+        "torch_1": ("torch", 1, 1), "distgrad_1": ("distgrad", 1, 1),
+        f"ddp_{workers}": ("torch", workers, 1), f"distgrad_{workers}": ("distgrad", workers, 1),
+    }
+    if weak:
+        names[f"distgrad_{workers}_weak"] = ("distgrad", workers, workers)
+    sides = {}
+    try:
+        for name, (side, size, scale) in names.items():
+            sides[name] = Side(side, case, size, scale, listener)
+        losses = {name: side.run(COMPARED)[1] for name, side in sides.items()}
+        reference = np.array(losses["torch_1"])
+        for name, values in losses.items():
+            if not name.endswith("_weak") and not np.allclose(values, reference, rtol=TOLERANCE, atol=0):
+                raise AssertionError(f"{case}: the losses of {name}, {values}, are not torch's, {reference.tolist()}")
+        seconds, _ = sides["torch_1"].run(COMPARED)
+        count = max(3, min(300, int(0.5 * COMPARED / seconds)))  # about half a second for each turn
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(rounds):
+            for name, side in sides.items():
+                times[name].append(side.run(count)[0] / count)
+    finally:
+        for side in sides.values():
+            side.close()
+    median = {name: statistics.median(values) for name, values in times.items()}
+    row: dict[str, Any] = {"case": case, **{f"{name}_ms": 1e3 * value for name, value in median.items()}}
+    row["one_ratio"] = median["distgrad_1"] / median["torch_1"]
+    row["ratio"] = statistics.median(a / b for a, b in zip(times[f"distgrad_{workers}"], times[f"ddp_{workers}"]))
+    if weak:
+        row["weak_efficiency"] = median["distgrad_1"] / median[f"distgrad_{workers}_weak"]
+    return row
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--weak", action="store_true", help="also the batch grown with the workers")
+    parser.add_argument("--json")
+    given = parser.parse_args()
+    rows = []
+    with Listener(("127.0.0.1", 0), authkey=b"bench") as listener:
+        for case in given.cases:
+            rows.append(compare(case, given.workers, given.rounds, given.weak, listener))
+            table(rows[-1:])
+    write(given.json, {"rows": rows})
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        side, case, rank, world_size, port, scale, parent = sys.argv[2:9]
+        serve(side, case, int(rank), int(world_size), int(port), int(scale), ("127.0.0.1", int(parent)))
+    else:
+        main()
