@@ -9,9 +9,10 @@ from typing import Any
 
 from distgrad.device import CPU, device
 
-__all__ = ["are_deterministic_algorithms_enabled", "compile", "contiguous_format", "get_default_device",
+__all__ = ["are_deterministic_algorithms_enabled", "channels_last", "channels_last_3d",
+           "compile", "contiguous_format", "get_default_device",
            "get_float32_matmul_precision", "get_num_threads", "layout", "memory_format", "preserve_format",
-           "set_default_device", "set_float32_matmul_precision", "set_num_threads", "strided",
+           "set_default_device", "set_float32_matmul_precision", "set_num_threads", "sparse_coo", "strided",
            "use_deterministic_algorithms"]
 
 
@@ -43,8 +44,12 @@ class memory_format(_Name):
 
 
 strided = layout("strided")
+sparse_coo = layout("sparse_coo")
 contiguous_format = memory_format("contiguous_format")
 preserve_format = memory_format("preserve_format")
+# Memory is row-major whatever is asked for: these have no effect but on `is_contiguous`.
+channels_last = memory_format("channels_last")
+channels_last_3d = memory_format("channels_last_3d")
 
 
 def compile(model: Any = None, **options: Any) -> Any:

@@ -18,9 +18,9 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "errors dtypes device grad_mode grad_names handles philox printing serialization_format warn jit cuda backends "
+    "errors dtypes device grad_mode grad_names handles mersenne printing serialization_format warn jit cuda backends "
     "datasets size",
-    "meta settings",
+    "meta settings draws",
     "placement",
     "op",
     "families graph",
@@ -32,6 +32,7 @@ LAYERS = [
     "distgrad",
     "functions",
     "operators inplace methods",
+    "in_place_functions",
     "runtime",
     "serialization",
     "namespace",

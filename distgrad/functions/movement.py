@@ -406,9 +406,9 @@ def triu(input: Any, diagonal: int = 0) -> Any:
     return _triangle(ops.triu, input, diagonal)
 
 
-def flip(input: Any, *dims: Any) -> Any:
-    """Gives a copy with the order reversed along the given dims."""
-    axis = normalize_dims("flip", sizes_of(dims), input.ndim, empty_means_all=False)
+def flip(input: Any, *shape: Any, dims: Sequence[int] | None = None) -> Any:
+    """Gives a copy with the order reversed along the given dims: `flip(x, (0, 1))`, `x.flip(0, 1)` or by keyword."""
+    axis = normalize_dims("flip", sizes_of(shape if dims is None else (dims,)), input.ndim, empty_means_all=False)
     return ops.flip(input, axis=axis) if axis else clone(input)
 
 
@@ -491,6 +491,10 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
     if value is not None and value != 0:
         raise RuntimeError(f'Padding mode "{mode}" doesn\'t take in value argument')
+    if mode == "circular":  # what is cut first takes no part in the circle
+        for d, before, after in pairs:
+            input = _crop(input, d, before, after)
+        pairs = [(d, builtins.max(before, 0), builtins.max(after, 0)) for d, before, after in pairs]
     for d, before, after in pairs:
         input = _pad_edges(input, d, before, after, mode)
     return input

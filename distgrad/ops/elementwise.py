@@ -390,7 +390,8 @@ signbit = unary("signbit", lambda x: np.signbit(x) if x.dtype.kind not in "bui" 
                 check=takes("signbit", 0, 1, 2))
 gcd = binary("gcd", np.gcd, check=takes("gcd", 1))
 lcm = binary("lcm", np.lcm, check=takes("lcm", 1))
-nextafter = binary("nextafter", np.nextafter, check=takes("nextafter", 2))
+nextafter = binary("nextafter", np.nextafter, (lambda g, a, b: keep(ne(a, b), g), lambda g: vanish(g)),
+                   check=takes("nextafter", 2))
 heaviside = binary("heaviside", lambda a, b: np.where(a == 0, b, (a > 0).astype(b.dtype)),
                    check=takes("heaviside", 0, 1, 2))
 copysign = binary("copysign", np.copysign, (lambda g, y, a: g * keep(ne(a, 0), y / a), lambda g: vanish(g)),
