@@ -129,15 +129,17 @@ def our_function(info: Any) -> Callable[..., Any] | None:
 class Translator:
     """Converts a sample's argument tree; `leaves` pairs torch's tensors that require grad with ours."""
 
-    def __init__(self, place: Callable[[Any], Any]) -> None:
+    def __init__(self, place: Callable[[Any], Any], aliases: bool = False) -> None:
         self.place = place
+        self.aliases = aliases  # tensors that share memory do so here
         self.seen: dict[int, Any] = {}
         self.leaves: list[tuple[torch.Tensor, Any]] = []
 
     def __call__(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             if id(value) not in self.seen:
-                self.seen[id(value)] = self.tensor(value)
+                shared = self.aliases and value._is_view() and not value.requires_grad
+                self.seen[id(value)] = self.view(value) if shared else self.tensor(value)
             return self.seen[id(value)]
         if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
             return getattr(dg, str(value).removeprefix("torch."))
@@ -155,6 +157,12 @@ class Translator:
         if isinstance(value, dict):
             return {key: self(part) for key, part in value.items()}
         return translated_function(value, dg) if callable(value) else value
+
+    def view(self, value: torch.Tensor) -> Any:
+        base = value._base
+        if base is None or not base.is_contiguous() or base.dtype is not value.dtype:
+            return self.tensor(value)
+        return dg.as_strided(self(base), tuple(value.shape), value.stride(), value.storage_offset())
 
     def tensor(self, value: torch.Tensor) -> Any:
         if value.device.type != "cpu" or value.layout is not torch.strided or value.ndim > 64:
@@ -371,7 +379,7 @@ def run_error(function: Callable[..., Any] | None, info: Any, error: Any, place:
     False when it says nothing about us: torch itself raises nothing, or the input cannot be made here.
     """
     sample = error.sample_input
-    translate = Translator(place)
+    translate = Translator(place, aliases=True)
     try:
         arguments = translate((sample.input, *sample.args))
         options = translate(sample.kwargs)

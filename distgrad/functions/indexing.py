@@ -155,6 +155,8 @@ def _scalar(name: str, input: Tensor, value: Any) -> Any:
         raise RuntimeError(
             f"{name}: only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
         )
+    if value.dtype.is_complex and not input.dtype.is_complex:
+        raise RuntimeError(f"{name}: value cannot be converted to type {input.dtype.name} without overflow, it is complex")
     return value if value.dtype is input.dtype else cast(value, dtype=input.dtype.name)
 
 

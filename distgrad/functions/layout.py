@@ -117,6 +117,8 @@ def stride(input: Any, dim: int | None = None) -> Any:
         elif name == "slice":
             axis = attrs["axis"]
             strides = (*strides[:axis], strides[axis] * attrs["step"], *strides[axis + 1 :])
+        elif name == "as_strided":
+            strides = attrs["strides"]
         elif name == "take_row":
             strides = (*strides[: attrs["axis"]], *strides[attrs["axis"] + 1 :])
         elif name == "diagonal":
