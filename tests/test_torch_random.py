@@ -253,6 +253,21 @@ def test_a_transformer_drops_what_torchs_drops() -> None:
         np.testing.assert_allclose(mine, other, rtol=2e-5, atol=2e-5)
 
 
+def recurrent(T: Any) -> Iterator[Any]:
+    x = T.arange(56.0).reshape(7, 2, 4) / 28 - 1
+    for kind in ("RNN", "LSTM", "GRU"):
+        for batch_first in (False, True):
+            yield getattr(T.nn, kind)(4, 5, 3, dropout=0.3, batch_first=batch_first)(x)[0]
+        packed = T.nn.utils.rnn.pack_padded_sequence(x, T.tensor([4, 7]), enforce_sorted=False)
+        yield getattr(T.nn, kind)(4, 5, 2, dropout=0.3, bidirectional=True)(packed)[0].data
+    yield T.rand(2)
+
+
+def test_dropout_between_recurrent_layers() -> None:
+    for mine, other in zip(seeded(dg, 3, recurrent), seeded(torch, 3, recurrent), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
+
+
 def batches(T: Any) -> Iterator[Any]:
     data = T.utils.data
     x = T.arange(23.0)

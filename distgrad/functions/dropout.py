@@ -7,6 +7,7 @@ of an element only, so the same elements are dropped for any number of workers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from distgrad.functions.activation import softmax
@@ -40,14 +41,24 @@ def _dropped(input: Tensor, p: float, training: bool, inplace: bool, mask_shape:
     if p == 1.0:
         return _given(input, input * 0.0, inplace)
     order = memory_order(input) if mask_shape == input.shape else None
-    if order is None:
-        result, _ = ops.dropout(input, 1.0 - p, *next_doubles(None, mask_shape), mask_shape=mask_shape)
-    else:
-        turned = input.permute(*order)
-        shape = tuple(turned.shape)
-        result, _ = ops.dropout(turned, 1.0 - p, *next_doubles(None, shape), mask_shape=shape)
-        result = result.permute(*(order.index(d) for d in range(len(order))))
+    if order is not None:
+        return _given(input, _dropped_in_order(input, p, order), inplace)
+    result, _ = ops.dropout(input, 1.0 - p, *next_doubles(None, mask_shape), mask_shape=mask_shape)
     return _given(input, result, inplace)
+
+
+def _dropped_in_order(input: Tensor, p: float, order: Sequence[int]) -> Tensor:
+    turned = input.permute(*order)
+    shape = tuple(turned.shape)
+    result, _ = ops.dropout(turned, 1.0 - p, *next_doubles(None, shape), mask_shape=shape)
+    return result.permute(*(order.index(d) for d in range(len(order))))
+
+
+def dropout_in_order(input: Tensor, p: float, training: bool, order: Sequence[int]) -> Tensor:
+    """Returns `dropout` whose mask is drawn with the dims in that order, the slowest first."""
+    if not training or p in (0.0, 1.0):
+        return dropout(input, p, training)
+    return _dropped_in_order(input, p, order)
 
 
 def _feature_shape(input: Tensor) -> tuple[int, ...]:
