@@ -35,6 +35,7 @@ WIDE_RANGE = 1 << 28
 _CHUNK = 1 << 15
 """Elements made at a time, so that the steps of a conversion find them in the cache."""
 
+_PARTS = {np.dtype(np.complex64): np.dtype(np.float32), np.dtype(np.complex128): np.dtype(np.float64)}
 _LOW_24 = np.uint32((1 << 24) - 1)
 _LOW_53 = np.uint64((1 << 53) - 1)
 
@@ -93,7 +94,7 @@ def _units64(seed: int, position: int, count: int) -> np.ndarray:
 
 def _part(dtype: np.dtype) -> np.dtype:
     """Gives the dtype of the real numbers that a dtype's elements consist of."""
-    return np.dtype({"complex64": np.float32, "complex128": np.float64}.get(dtype.name, dtype))
+    return _PARTS.get(dtype, dtype)
 
 
 # Uniform numbers --------------------------------------------------------------------------------------------

@@ -73,7 +73,10 @@ def next_normals(generator: Generator | None, shape: Shape, kind: str, in_order:
 
 
 def memory_order(input: Tensor) -> list[int] | None:
-    """Gives the dims of a tensor in the order they lie in memory, slowest first; None when that is their order."""
+    """Gives the dims of a tensor in the order they lie in memory, slowest first; None when that is their order.
+
+    Only views lie in another order here; in PyTorch so do the results of elementwise functions of such views.
+    """
     if input._view is None or input.ndim < 2 or is_contiguous(input):
         return None
     strides, shape = stride(input), input.shape
