@@ -108,7 +108,7 @@ ROWS = [
     row("soft_margin_loss", every("soft_margin_loss"), [normal(4, 3), signs(4, 3)]),
     row("margin_ranking_loss", every("margin_ranking_loss", margin=0.2), [normal(4), normal(4), signs(4)]),
     row("multi_margin_loss", every("multi_margin_loss"), [normal(4, 5), integers(0, 5, 4)], [normal(5), integers(0, 5)],
-        gradgrad=False),
+        [normal(), constant(0, "int64")], [normal(5), constant([2], "int64")], gradgrad=False),
     row("multi_margin_loss_weight",
         lambda T, x, t, w: T.nn.functional.multi_margin_loss(x, t, p=2, margin=0.7, weight=w.detach()),
         [normal(4, 5), integers(0, 5, 4), positive(5)], gradgrad=False),

@@ -282,7 +282,15 @@ log1p = unary("log1p", np.log1p, lambda g, x: g / (x + 1.0))
 sigmoid = unary("sigmoid", _sigmoid, lambda g, y: g * (y - y * y))
 logit = unary("logit", _logit, lambda g, x: where(logical_and(ge(x, 0), le(x, 1)), g / (x - x * x), math.nan),
               check=takes("logit", 2))
-logaddexp = binary("logaddexp", np.logaddexp, (lambda g, a, b: g * sigmoid(a - b), lambda g, a, b: g * sigmoid(b - a)),
+
+
+def _gap(a: Any, b: Any) -> Any:
+    """Gives a - b, 0 between equal infinities."""
+    return keep(logical_not(logical_and(eq(a, b), isinf(a))), a - b)
+
+
+logaddexp = binary("logaddexp", np.logaddexp,
+                   (lambda g, a, b: g * sigmoid(_gap(a, b)), lambda g, a, b: g * sigmoid(_gap(b, a))),
                    check=takes("logaddexp", 2))
 logaddexp2 = binary("logaddexp2", np.logaddexp2,
                     (lambda g, y, a: g * exp2(a - y), lambda g, y, b: g * exp2(b - y)), check=takes("logaddexp2", 2))
