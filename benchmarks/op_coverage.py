@@ -136,6 +136,41 @@ def our_function(info: Any) -> Callable[..., Any] | None:
     return named or find(dg.Tensor, info.name) or find(dg, info.name)
 
 
+def calls(info: Any, how: str) -> tuple[Callable[..., Any], Callable[..., Any] | None] | None:
+    """Gives torch's callable of an OpInfo and ours: the function, or as it is called as `how` says; None without one."""
+    ours = our_function(info)
+    if how == "function":
+        return info.op, ours
+    if how == "out":
+        return (into_out(info.op, torch), None if ours is None else into_out(ours, dg)) if info.supports_out else None
+    method = info.method_variant if how == "method" else info.inplace_variant
+    if method is None or not hasattr(method, "__name__") or not hasattr(torch.Tensor, method.__name__):
+        return None
+    twin = getattr(dg.Tensor, method.__name__, None)
+    if how == "method":
+        return method, twin
+    return on_copy(method), None if twin is None else on_copy(twin)
+
+
+def on_copy(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a method that writes to its tensor as one that writes to a copy."""
+    return lambda tensor, *args, **options: method(tensor.clone(), *args, **options)
+
+
+def into_out(function: Callable[..., Any], library: Any) -> Callable[..., Any]:
+    """Gives a function that writes its results, which it computes twice, into empty tensors given as `out`."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        with library.no_grad():
+            result = function(*args, **options)
+            single = isinstance(result, library.Tensor)
+            out = [library.empty(0, dtype=part.dtype) for part in ([result] if single else result)]
+            function(*args, **options, out=out[0] if single else tuple(out))
+        return out[0] if single else tuple(out)
+
+    return call
+
+
 class Translator:
     """Converts a sample's argument tree; `leaves` pairs torch's tensors that require grad with ours."""
 
@@ -277,9 +312,7 @@ def compare_gradients(what: str, ours: list[Any], theirs: list[Any], leaves: lis
     try:
         expected = torch.autograd.grad([y for x, y in pairs], [t for t, o in leaves], g, **options)
     except RuntimeError:
-        if what == "gradient":
-            raise
-        return  # torch itself has no second derivative here
+        return  # torch itself has no derivative here
     found = dg.autograd.grad([x for x, y in pairs], [o for t, o in leaves], [Translator(lambda t: t)(c) for c in g],
                              **options)
     mine, other = [], []
@@ -315,26 +348,36 @@ def draws(info: Any, sample: Any) -> bool:
     return False
 
 
-def run_sample(info: Any, function: Callable[..., Any], sample: Any, section: str, orders: int,
-               place: Callable[[Any], Any]) -> None:
-    """Raises what is wrong with a sample's values or gradients, up to the order given."""
+def run_sample(info: Any, reference: Callable[..., Any], function: Callable[..., Any] | None, sample: Any, section: str,
+               orders: int, place: Callable[[Any], Any]) -> bool:
+    """Raises what is wrong with a sample's values or gradients, up to the order given.
+
+    False when it says nothing about us: torch refuses to be called this way.
+    """
     translate = Translator(place)
     arguments = translate((sample.input, *sample.args))
     options = translate(sample.kwargs)
     random = section == "random" or draws(info, sample)
     torch.manual_seed(42)
-    theirs = info.op(sample.input, *sample.args, **sample.kwargs)
+    try:
+        theirs = reference(sample.input, *sample.args, **sample.kwargs)
+    except Exception:
+        if reference is info.op:
+            raise
+        return False
+    if function is None:
+        raise Failure("no such name")
     dg.manual_seed(42)
     ours = function(*arguments, **options)
     ours_flat, theirs_flat = flatten(ours, dg.Tensor), flatten(theirs, torch.Tensor)
     compare("result", ours_flat, theirs_flat, {}, values=False)
     if section == "uninit":
-        return
+        return True
     leaves = [o for t, o in translate.leaves] if orders and info.name not in GRADIENT_BY_DEFINITION else []
     call = with_leaves(function, arguments, options, leaves)
     if random:
         check_random(call, ours_flat, leaves)
-        return
+        return True
     process = sample.output_process_fn_grad
     theirs_part = flatten(process(theirs), torch.Tensor)
     same = [id(t) for t in theirs_part] == [id(t) for t in theirs_flat]
@@ -348,10 +391,10 @@ def run_sample(info: Any, function: Callable[..., Any], sample: Any, section: st
             raise
         compare("processed value", ours_part, theirs_part, allowed)
     if not orders:
-        return
+        return True
     if info.name in WRONG_IN_TORCH:
         dg.autograd.gradcheck(call, leaves)
-        return
+        return True
     try:
         compare_gradients("gradient", ours_part, theirs_part, translate.leaves, allowed, orders)
     except Failure as failure:
@@ -359,6 +402,7 @@ def run_sample(info: Any, function: Callable[..., Any], sample: Any, section: st
             raise
         # torch gives NaN or drops a term at a few points: then central differences decide
         dg.autograd.gradgradcheck(lambda *values: our_process(call(*values)), leaves)
+    return True
 
 
 def with_leaves(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any],
@@ -484,26 +528,26 @@ def survey(info: Any, section: str, options: argparse.Namespace) -> dict[str, An
     sample: Any = None
     try:
         with limit(options.limit):
-            function = our_function(info)
+            found = calls(info, options.call)
+            if found is None:
+                return {**outcome, "pass": True, "seconds": 0.0}
+            reference, function = found
             if options.errors:
                 cases = list(info.error_inputs("cpu")) if info.error_inputs_func is not None else []
             else:
                 cases = list(samples_of(info, section, options.samples))
             twice = options.gradgrad and info.supports_gradgrad and full_name(info) not in NO_SECOND
-            orders = int(info.supports_autograd) * (2 if twice else 1)
+            orders = 0 if options.call == "out" else int(info.supports_autograd) * (2 if twice else 1)
             for case in cases:
                 sample = case.sample_input if options.errors else case
                 outcome["samples"] += 1
                 try:
                     if options.errors:
                         counted = run_error(function, info, case, place)
-                        outcome["samples"] += counted - 1
-                        outcome["right"] += counted
-                        continue
-                    if function is None:
-                        raise Failure("no such name")
-                    run_sample(info, function, sample, section, orders, place)
-                    outcome["right"] += 1
+                    else:
+                        counted = run_sample(info, reference, function, sample, section, orders, place)
+                    outcome["samples"] += counted - 1
+                    outcome["right"] += counted
                 except TimeLimit:
                     raise
                 except Exception as error:
@@ -540,6 +584,7 @@ def report(outcomes: dict[str, dict[str, Any]], verbose: int) -> dict[str, Any]:
                 print(f"    {error}")
     for section in totals:
         names = [o for o in outcomes.values() if o["section"] == section]
+        names = [o for o in names if o["samples"]] or names  # what was called this way, and had an input for it
         passed, right = sum(o["pass"] for o in names), sum(o["right"] for o in names)
         samples = sum(o["samples"] for o in names)
         counts[section] = {"names": len(names), "pass": passed, "samples": samples, "right": right}
@@ -553,6 +598,8 @@ def main() -> None:
     parser.add_argument("--mode", choices=("local", "simulated", "ray"), default="local")
     parser.add_argument("--gradgrad", action="store_true", help="compare second derivatives too")
     parser.add_argument("--errors", action="store_true", help="run the error inputs instead of the samples")
+    parser.add_argument("--call", choices=("function", "method", "inplace", "out"), default="function",
+                        help="how the operator is called, where torch has it so")
     parser.add_argument("--only", nargs="+", help="these names (a trailing * matches a prefix)")
     parser.add_argument("--section", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--samples", type=int, default=40, help="samples per dtype, evenly spread; 0: all")

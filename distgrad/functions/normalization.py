@@ -221,7 +221,9 @@ def normalize(input: Tensor, p: float = 2.0, dim: int | Sequence[int] = 1, eps: 
               out: Tensor | None = None) -> Tensor:
     """Returns x / max(norm, eps) with the p-norm over `dim`. PyTorch: F.normalize."""
     result = input / clamp_min(vector_norm(input, p, dim, True), eps)
-    return result if out is None else out._assign(result)
+    if out is None:
+        return result
+    return out._assign(result) if out.shape == result.shape else out._resize(result)
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
