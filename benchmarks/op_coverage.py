@@ -80,9 +80,13 @@ def spread(items: list[Any], count: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)] if count > 1 else items[:1]
 
 
-def samples_of(info: Any, section: str, count: int) -> Iterator[Any]:
-    """Gives the samples of an OpInfo in the dtypes of its section."""
+def samples_of(info: Any, section: str, count: int, dtype: str | None) -> Iterator[Any]:
+    """Gives the samples of an OpInfo in one dtype, if it has it, or in the dtypes of its section."""
     supported = info.supported_dtypes("cpu")
+    if dtype is not None:
+        supported &= {getattr(torch, dtype)}
+        if not supported:
+            return
     kinds = [k for k in KINDS.get(section, (torch.float64,)) if k in supported]
     if section != "complex":
         kinds = kinds[:1]
@@ -120,7 +124,7 @@ def survey(info: Any, section: str, options: argparse.Namespace) -> dict[str, An
             if options.errors:
                 cases = list(info.error_inputs("cpu")) if info.error_inputs_func is not None else []
             else:
-                cases = list(samples_of(info, section, options.samples))
+                cases = list(samples_of(info, section, options.samples, options.dtype))
             twice = options.gradgrad and info.supports_gradgrad and full_name(info) not in NO_SECOND
             orders = 0 if options.call == "out" else int(info.supports_autograd) * (2 if twice else 1)
             for case in cases:
@@ -185,6 +189,7 @@ def main() -> None:
     parser.add_argument("--errors", action="store_true", help="run the error inputs instead of the samples")
     parser.add_argument("--call", choices=("function", "method", "inplace", "out"), default="function",
                         help="how the operator is called, where torch has it so")
+    parser.add_argument("--dtype", help="this dtype, where the operator has it, instead of the section's")
     parser.add_argument("--only", nargs="+", help="these names (a trailing * matches a prefix)")
     parser.add_argument("--section", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--samples", type=int, default=40, help="samples per dtype, evenly spread; 0: all")
