@@ -35,7 +35,8 @@ def _with_hooks(step: Callable) -> Callable:
 
     @functools.wraps(step)
     def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        for hook in list(self._optimizer_step_pre_hooks.values()):
+        # A subclass that wraps another optimizer may leave out super().__init__(), and has no hooks then.
+        for hook in list(getattr(self, "_optimizer_step_pre_hooks", {}).values()):
             replacement = hook(self, args, kwargs)
             if replacement is not None:
                 if not (isinstance(replacement, tuple) and len(replacement) == 2):
@@ -46,7 +47,7 @@ def _with_hooks(step: Callable) -> Callable:
         self._opt_called = True
         result = step(self, *args, **kwargs)
         graph.flush_hint()
-        for hook in list(self._optimizer_step_post_hooks.values()):
+        for hook in list(getattr(self, "_optimizer_step_post_hooks", {}).values()):
             hook(self, args, kwargs)
         return result
 
@@ -324,12 +325,29 @@ class GradientOptimizer(Optimizer):
                     if gradient is not None:
                         if group["maximize"]:
                             gradient = -gradient
-                        self._update(parameter, gradient, group)
+                        if parameter.is_complex():
+                            self._update_parts(parameter, gradient, group)
+                        else:
+                            self._update(parameter, gradient, group)
         return loss
+
+    def _update_parts(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Updates a complex parameter: its real and imaginary parts are numbers of their own, as in torch."""
+        parts = dg.view_as_real(parameter)
+        state = self.state[parameter]
+        self.state[parts] = {k: dg.view_as_real(v) if _is_complex(v) else v for k, v in state.items()}
+        self._update(parts, dg.view_as_real(gradient), group)
+        for name, value in self.state.pop(parts).items():
+            paired = isinstance(value, Tensor) and value.shape == parts.shape
+            state[name] = dg.view_as_complex(value) if paired else value
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Changes ``parameter`` and its state in place."""
         raise NotImplementedError
+
+
+def _is_complex(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_complex()
 
 
 def check_range(name: str, value: float, allowed: bool) -> None:
