@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "errors dtypes device grad_mode grad_names handles philox printing serialization_format warn jit cuda backends "
+    "errors dtypes device grad_mode grad_names handles kernels philox printing serialization_format warn jit cuda backends "
     "datasets size",
     "meta settings",
     "placement",
