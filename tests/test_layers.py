@@ -18,9 +18,10 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "errors dtypes device grad_mode grad_names handles kernels philox printing serialization_format warn jit cuda backends "
-    "datasets size",
-    "meta settings",
+    "errors dtypes device grad_mode grad_names handles kernels mersenne printing serialization_format warn jit amp "
+    "backends datasets size accelerator distributed hub mps multiprocessing version xpu",
+    "meta settings draws cuda",
+    "compiler",
     "placement",
     "op",
     "families graph",
@@ -29,9 +30,11 @@ LAYERS = [
     "lower engine",
     "dispatch",
     "tensor random",
+    "types",
     "distgrad",
     "functions",
     "operators inplace methods",
+    "in_place_functions",
     "runtime",
     "serialization",
     "namespace",

@@ -282,6 +282,11 @@ def _put_rows_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[s
         yield Row(("sum", None, "sum"), ("sum",))
 
 
+def _put_rows_value(g: Any, index: Any, value_shape: Shape, axis: int) -> Any:
+    # One value written twice to a row counts once: what is left of g without the rows is not the value's.
+    return take_rows(g, index, axis=axis) if value_shape else g - put_rows(g, index, 0, axis=axis)
+
+
 put_rows: Op = Op(
     "put_rows",
     _put_rows,
@@ -292,7 +297,7 @@ put_rows: Op = Op(
     vjps=(
         lambda g, index, axis: put_rows(g, index, 0, axis=axis),
         None,
-        lambda g, index, axis: take_rows(g, index, axis=axis),
+        _put_rows_value,
     ),
 )
 """`x` with `value` (a number, a 0-d tensor, or the shape that `take_rows` gives) written at rows `index`."""
@@ -321,7 +326,7 @@ def _take_along(x: np.ndarray, index: np.ndarray, *, axis: int, wrap: bool = Fal
 def _check_along(name: str, x: Shape, index: TensorMeta, axis: int) -> None:
     if index.dtype.category != 1:
         raise RuntimeError(f"{name}(): Expected dtype int64 for index, got {index.dtype.name}; convert it with .long()")
-    if max(len(x), 1) != max(index.ndim, 1):
+    if max(len(x), 1) != max(index.ndim, 1) and index.size:
         raise RuntimeError(
             f"{name}(): Index tensor must have the same number of dimensions as input tensor, got {index.shape} for {x}"
         )
