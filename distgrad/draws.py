@@ -35,7 +35,7 @@ WIDE_RANGE = 1 << 28
 _CHUNK = 1 << 15
 """Elements made at a time, so that the steps of a conversion find them in the cache."""
 
-_PARTS = {np.dtype(np.complex64): np.dtype(np.float32), np.dtype(np.complex128): np.dtype(np.float64)}
+_PARTS: dict[np.dtype, np.dtype] = {np.dtype(np.complex64): np.dtype(np.float32), np.dtype(np.complex128): np.dtype(np.float64)}
 _LOW_24 = np.uint32((1 << 24) - 1)
 _LOW_53 = np.uint64((1 << 53) - 1)
 

@@ -5,6 +5,7 @@ Invariant: every choice gives the same values; only the bytes moved differ.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from distgrad.graph import Plan, Session
@@ -15,6 +16,9 @@ from distgrad.placement import REPLICATE, Partial, Placement, Replicate, Shard, 
 # What starting a collective is worth, in bytes moved: some tens of microseconds at about 1 GB/s.
 COLLECTIVE_BYTES = 50_000.0
 LARGE_BYTES = 1 << 20
+# Rows that every worker computes although they could be shared: what an operation costs, in bytes moved, when a worker
+# does about 40 of them in the time one byte takes.
+_OPERATIONS_PER_BYTE = 40.0
 _KEEP = 1.0  # preferring a choice that changes fewer placements
 
 
@@ -58,13 +62,19 @@ def plan_sharded(
     if not rows or not all(isinstance(s, type) for s in specs):
         targets = tuple(None if isinstance(s, type) else REPLICATE for s in specs)
         cost = _inputs_cost(specs, targets, world_size)
+        if any(not isinstance(s, type) and isinstance(s.placement, Shard | Partial) for s in specs):
+            cost += _operations(metas, outs) * (1 - 1 / world_size) / _OPERATIONS_PER_BYTE
         best = (cost, None, targets, (REPLICATE,) * len(outs))
     for row in rows:
         placed = place_row(row, specs, outs, world_size)
         if placed is None or not _casts_allow(row, metas, casts):
             continue
         ins, out_placements = placed
-        cost = _inputs_cost(specs, ins, world_size) + _reduction_cost(specs, ins, outs, out_placements, world_size)
+        cost = _inputs_cost(specs, ins, world_size)
+        reduction = _reduction_cost(specs, ins, outs, out_placements, world_size)
+        # A reduction waits and shares its exchange with others, and often only its first half is needed. Moving rows
+        # holds up everything behind it, so they stay where they are unless that costs several times as much.
+        cost += reduction / (4 if cost < COLLECTIVE_BYTES else 1)
         if row.through is not None:
             cost += sum(m.nbytes for m in outs) / world_size + COLLECTIVE_BYTES
         if cost < (float("inf") if best is None else best[0]):
@@ -114,6 +124,12 @@ def _reduction_cost(
         for s, p in zip(specs, ins) if isinstance(p, Partial) and s.placement is p
     )
     return max(later - saved, 0.0)
+
+
+def _operations(metas: list[Any], outs: tuple[TensorMeta, ...]) -> float:
+    """Gives about how many multiplications an op does: for a product of two matrices, just as many."""
+    sizes = [m.size for m in (*metas, *outs) if not isinstance(m, type)]
+    return math.sqrt(math.prod(sizes)) if len(sizes) == 3 else float(sum(sizes))
 
 
 def _casts_allow(row: Row, metas: list[Any], casts: tuple[Any, ...] | None) -> bool:

@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "errors dtypes device grad_mode grad_names handles mersenne printing serialization_format warn jit amp backends "
-    "datasets size accelerator distributed hub mps multiprocessing version xpu",
+    "errors dtypes device grad_mode grad_names handles kernels mersenne printing serialization_format warn jit amp "
+    "backends datasets size accelerator distributed hub mps multiprocessing version xpu",
     "meta settings draws cuda",
     "compiler",
     "placement",

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import ray
 
-from distgrad.runtime import threads, wire
+from distgrad.runtime import heap, threads, wire
 from distgrad.runtime.guard import start_time
+from distgrad.runtime.line import WorkerEnd
 from distgrad.runtime.messages import Message, Put, Reply
 from distgrad.runtime.transport import Address, Group
 from distgrad.runtime.worker import Worker, drive
@@ -50,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a worker is: process, when that started (in clock ticks after boot), node, BLAS threads, niceness."""
+    """Who a worker is: process, when that started (in clock ticks after boot), node, BLAS threads, niceness, addresses."""
 
     rank: int
     pid: int
@@ -60,6 +61,7 @@ class Identity:
     threads: int
     niceness: int
     address: Address
+    line: tuple[str, int]
 
 
 class WorkerActor:
@@ -67,15 +69,18 @@ class WorkerActor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        heap.keep_freed_memory()
         self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
         self._node_id = ray.get_runtime_context().get_node_id()
         self._over = False
         self._worker = Worker(settings.rank, settings.world_size)
+        host = ray.util.get_node_ip_address()
         self._group = Group(
             settings.rank, settings.world_size, session=settings.session, secret=settings.secret,
             epoch=settings.epoch, node_id=self._node_id, timeout=settings.timeout, force_network=settings.force_network,
-            host=ray.util.get_node_ip_address(),
+            host=host,
         )
+        self._line = WorkerEnd(settings.secret, host)
 
     def __repr__(self) -> str:
         """Is what Ray puts before the lines a worker prints."""
@@ -85,14 +90,23 @@ class WorkerActor:
         """Says who this worker is."""
         return Identity(
             self._settings.rank, os.getpid(), start_time(os.getpid()), self._node_id, socket.gethostname(),
-            self._threads, os.getpriority(os.PRIO_PROCESS, 0), self._group.address(),
+            self._threads, os.getpriority(os.PRIO_PROCESS, 0), self._group.address(), self._line.address,
         )
 
     def connect(self, addresses: list[Address]) -> None:
         """Opens the channels to the other ranks."""
         self._group.connect(addresses)
 
-    def execute(self, packed: bytes) -> bytes:
+    def serve(self) -> None:
+        """Carries out the batches that come on the control line, until the driver closes it."""
+        try:
+            self._line.accept(self._settings.timeout)
+            while (packed := self._line.receive()) is not None:
+                self._line.send(self.execute(packed))
+        finally:
+            self._line.close()
+
+    def execute(self, packed: bytes | bytearray) -> bytes:
         """Carries out a batch. Only infrastructure errors are raised; a program's own go back in the reply.
 
         After such an error the session is over: batches that were on their way are passed over.
@@ -124,7 +138,7 @@ def _joined(value: Any, arrays: list[np.ndarray]) -> bytes:
     return b"".join((_LENGTH.pack(len(head)), head, *data))
 
 
-def _split(packed: bytes) -> tuple[Any, list[np.ndarray]]:
+def _split(packed: bytes | bytearray) -> tuple[Any, list[np.ndarray]]:
     """Gives the value and its arrays, which are read-only views of `packed`."""
     (length,) = _LENGTH.unpack_from(packed)
     end = _LENGTH.size + length
@@ -160,7 +174,7 @@ def _alike(batch: list[Message], other: list[Message]) -> bool:
     return len(batch) == len(other) and all(a is b for a, b in zip(batch, other))
 
 
-def unpack_messages(packed: bytes) -> list[Message]:
+def unpack_messages(packed: bytes | bytearray) -> list[Message]:
     """Puts the arrays back into a batch, as arrays of this process: off Ray's buffer, into our own memory."""
     messages, arrays = _split(packed)
     if not arrays:
@@ -188,7 +202,7 @@ def pack_reply(reply: Reply) -> bytes:
     return _joined(reply, arrays)
 
 
-def unpack_reply(data: bytes) -> Reply:
+def unpack_reply(data: bytes | bytearray) -> Reply:
     """Puts the arrays back into a reply, as arrays of this process."""
     reply, arrays = _split(data)
     if not arrays:
