@@ -37,7 +37,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker is told at its start. `timeout` in seconds; `secret` is shared by the session's processes."""
+    """What a worker is told at its start. `timeout` in seconds, `memory` in bytes; `secret` is the session's."""
 
     rank: int
     world_size: int
@@ -47,6 +47,7 @@ class Settings:
     timeout: float
     force_network: bool
     threads: int
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class WorkerActor:
         self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
         self._node_id = ray.get_runtime_context().get_node_id()
         self._over = False
-        self._worker = Worker(settings.rank, settings.world_size)
+        self._worker = Worker(settings.rank, settings.world_size, settings.memory)
         host = ray.util.get_node_ip_address()
         self._group = Group(
             settings.rank, settings.world_size, session=settings.session, secret=settings.secret,
