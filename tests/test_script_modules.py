@@ -144,8 +144,23 @@ def _wrapped_optimizer(T: Any) -> list[Any]:
     return [w]
 
 
+def _old_names(T: Any) -> list[Any]:
+    F, x = T.nn.functional, T.randn(4, 3)
+    square = T.zeros(5, 3)
+    out = [F.relu_(x.clone()), F.elu_(x.clone(), 0.5), F.leaky_relu_(x.clone(), 0.3), F.hardtanh_(x.clone(), -0.5, 0.5),
+           F.selu_(x.clone()), F.threshold_(x.clone(), 0.1, 7.0), T.embedding(x, T.tensor([2, 0])), T.detach(x),
+           T.adjoint(x), square.fill_diagonal_(3.0).clone(), square.fill_diagonal_(2.0, wrap=True).clone(),
+           x.clone().apply_(lambda v: 2 * v + 1), x.clone().map_(x + 1, lambda a, b: a * b),
+           T.frombuffer(bytearray(b"\x01\x00\x02\x00"), dtype=T.int16), T.get_device(x)]  # fmt: skip
+    assert x.data_ptr() == x.view(-1).data_ptr() != 0
+    sampler = T.utils.data.DistributedSampler(range(10), 3, 1, shuffle=False)
+    shuffled = T.utils.data.DistributedSampler(range(10), 3, 2, seed=4, drop_last=True)
+    shuffled.set_epoch(2)
+    return [*out, list(sampler), list(shuffled), len(shuffled)]
+
+
 @pytest.mark.parametrize("program", [
-    _lazy, _adaptive_softmax, _embedding_bag, _ctc, _normalized_weights, _averages, _complex_parameters,
+    _old_names, _lazy, _adaptive_softmax, _embedding_bag, _ctc, _normalized_weights, _averages, _complex_parameters,
     _wrapped_optimizer,
 ])  # fmt: skip
 def test_equals_torch(program: Callable[[Any], list[Any]]) -> None:
