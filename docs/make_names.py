@@ -2,7 +2,7 @@
 
 `python docs/make_names.py` writes the file; `--check` only says whether it is up to date. What is exchanged is found by
 tracing: the calls of the test rows (tests/op_db.py) are recorded with tensors sharded along dim 0 over three
-workers, as for data so large that starting an exchange costs nothing, and the program is looked at. Names of PyTorch
+workers, as for data so large that starting an exchange costs little, and the program is looked at. Names of PyTorch
 that are not here are listed when PyTorch is installed, which `--check` needs too.
 """
 
@@ -102,7 +102,7 @@ def traced() -> dict[str, tuple[bool, int, int]]:
     import op_db
 
     found: dict[str, tuple[bool, int, int]] = {}
-    propagate.COLLECTIVE_BYTES = 0.0
+    propagate.COLLECTIVE_BYTES = 32.0
     with dg.init(local_mode=True, num_workers=3, shard_threshold=1 << 40):
         for row in op_db.all_rows():
             for index in range(len(row.samples)):
@@ -171,15 +171,15 @@ def text() -> str:
     lines = [
         "# Names", "",
         "Made by `python docs/make_names.py` from the op records; a test keeps it up to date. *Exchange* is what workers "
-        "send each other when the tensors that share their first dim are sharded along it, over the samples of its test row: the "
-        "least (it works on each row by itself, say) and the most (along the sharded dim, say). `nothing`; `sums` "
+        "send each other when the tensors that share their first dim are sharded along it, over the samples of its test "
+        "row: the least (it works on each row by itself, say) and the most (along the sharded dim, say). `nothing`; `sums` "
         "(parts of a reduction); `some rows` (a distributed algorithm: only what is asked for moves); `rows` (a tensor "
         "changes its sharding, or is gathered). A dash: no row traces the name by itself.", "",
     ]
     for space in SPACES:
         ours = {k: v for k, v in public(space, dg).items() if not inspect.isclass(v)}
-        lines += [f"## distgrad{'.' + space if space else ''}", "", "| name | differentiable | least exchange | most | differs from torch |",
-                  "|---|---|---|---|---|"]
+        lines += [f"## distgrad{'.' + space if space else ''}", "",
+                  "| name | differentiable | least exchange | most | differs from torch |", "|---|---|---|---|---|"]
         for name, value in ours.items():
             # An in-place form, an alias, and a namespace's second name for a function do what that does.
             same = next((n for n in (name, name.removesuffix("_"), known.get(id(value), "")) if n in found), name)
