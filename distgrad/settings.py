@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from distgrad import fused
 from distgrad.device import CPU, device
 
-__all__ = ["are_deterministic_algorithms_enabled", "compile", "contiguous_format", "get_default_device",
-           "get_float32_matmul_precision", "get_num_threads", "layout", "memory_format", "preserve_format",
-           "set_default_device", "set_float32_matmul_precision", "set_num_threads", "strided",
+__all__ = ["are_deterministic_algorithms_enabled", "are_fused_kernels_enabled", "compile",
+           "contiguous_format", "get_default_device", "get_float32_matmul_precision", "get_num_threads", "layout", "memory_format", "preserve_format",
+           "set_default_device", "set_float32_matmul_precision", "set_fused_kernels", "set_num_threads", "strided",
            "use_deterministic_algorithms"]
 
 
@@ -87,6 +88,22 @@ def set_default_device(value: Any) -> None:
 def get_default_device() -> device:
     """Gives the device of new tensors: the CPU."""
     return CPU
+
+
+# Compiled kernels -------------------------------------------------------------------------------------------
+
+
+def set_fused_kernels(enabled: bool) -> None:
+    """Switches compiled kernels on or off, here and in workers that start later; without them numpy does their work.
+
+    Results agree within rounding. They are on at first, unless the environment says DISTGRAD_FUSED=0.
+    """
+    fused.switch.on = bool(enabled)
+
+
+def are_fused_kernels_enabled() -> bool:
+    """Says whether large arrays are given to compiled kernels."""
+    return fused.switch.on
 
 
 # Threads ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "errors dtypes device grad_mode grad_names handles philox printing serialization_format warn jit cuda backends "
+    "errors dtypes device fused grad_mode grad_names handles philox printing serialization_format warn jit cuda backends "
     "datasets size",
     "meta settings",
     "placement",
@@ -63,8 +63,8 @@ LATE = {
 }
 
 # Third-party modules that may be imported at the top of a module, by layer; elsewhere only inside functions.
-AT_THE_TOP = {"runtime": {"ray", "pyarrow", "ml_dtypes"}}
-HEAVY = {"ray", "pyarrow", "scipy", "ml_dtypes", "safetensors", "torch", "matplotlib", "tqdm"}
+AT_THE_TOP = {"runtime": {"ray", "pyarrow", "ml_dtypes"}, "fused": {"numba", "llvmlite"}}
+HEAVY = {"numba", "llvmlite", "ray", "pyarrow", "scipy", "ml_dtypes", "safetensors", "torch", "matplotlib", "tqdm"}
 
 
 def _modules() -> dict[str, Path]:
@@ -186,4 +186,4 @@ def test_local_work_needs_neither_ray_nor_pyarrow() -> None:
         "repr(model.state_dict())"
     )
     assert "distgrad.nn" in loaded
-    assert not {"ray", "pyarrow", "torch"} & loaded
+    assert not {"ray", "pyarrow", "torch", "numba"} & loaded

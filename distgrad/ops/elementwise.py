@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import dtypes
+from distgrad import dtypes, fused
 from distgrad.dtypes import dtype
 from distgrad.families import binary, elementwise, elementwise_rows, unary
 from distgrad.meta import TensorMeta
@@ -259,6 +259,10 @@ hypot = binary("hypot", np.hypot, (lambda g, y, a: g * (a / y), lambda g, y, b: 
 
 @widened
 def _sigmoid(x: Any) -> Any:
+    if x.size >= fused.SIZE and fused.takes(x):
+        from distgrad.fused import activations
+
+        return activations.sigmoid(x)
     if not x.ndim:
         return 1 / (1 + np.exp(-x))
     t = np.negative(x)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import dtypes, philox
+from distgrad import dtypes, fused, philox
 from distgrad.families import elementwise_rows, shape_of
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
@@ -197,6 +197,10 @@ multinomial = Op("multinomial", _multinomial, meta=_multinomial_meta, inputs="p 
 
 
 def _masked_scale(x: np.ndarray, mask: np.ndarray, scale: float) -> np.ndarray:
+    if x.size >= fused.SIZE and mask.shape == x.shape and mask.flags.carray and fused.takes(x):
+        from distgrad.fused import elementwise
+
+        return elementwise.masked_scale(x, mask, scale)
     y = np.empty(np.broadcast_shapes(x.shape, mask.shape), x.dtype)
     np.multiply(x, mask, out=y)
     return np.multiply(y, x.dtype.type(scale), out=y)

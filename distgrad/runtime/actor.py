@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from distgrad import fused
 from distgrad.runtime import threads, wire
 from distgrad.runtime.guard import start_time
 from distgrad.runtime.messages import Message, Put, Reply
@@ -36,7 +37,10 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker is told at its start. `timeout` in seconds; `secret` is shared by the session's processes."""
+    """What a worker is told at its start. `timeout` in seconds; `secret` is shared by the session's processes.
+
+    `fused`: with compiled kernels.
+    """
 
     rank: int
     world_size: int
@@ -46,6 +50,7 @@ class Settings:
     timeout: float
     force_network: bool
     threads: int
+    fused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ class WorkerActor:
             epoch=settings.epoch, node_id=self._node_id, timeout=settings.timeout, force_network=settings.force_network,
             host=ray.util.get_node_ip_address(),
         )
+        fused.switch.on = settings.fused
 
     def __repr__(self) -> str:
         """Is what Ray puts before the lines a worker prints."""
@@ -91,6 +97,8 @@ class WorkerActor:
     def connect(self, addresses: list[Address]) -> None:
         """Opens the channels to the other ranks."""
         self._group.connect(addresses)
+        if fused.switch.on:  # the last thing before work comes: the kernels of the first step are wanted soon
+            fused.warm_up_in_background()
 
     def execute(self, packed: bytes) -> bytes:
         """Carries out a batch. Only infrastructure errors are raised; a program's own go back in the reply.

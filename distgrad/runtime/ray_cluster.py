@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from distgrad import fused
 from distgrad.errors import (
     ClusterError,
     CollectiveTimeout,
@@ -94,7 +95,8 @@ class RayGroup:
         }
         remote: Any = ray.remote(**options)(WorkerActor)
         for rank in range(self.world_size):
-            settings = Settings(rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1)
+            settings = Settings(rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1,
+                                fused=fused.switch.on)
             strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
             self._actors.append(
                 remote.options(scheduling_strategy=strategy, name=f"{session}-{rank}").remote(settings)
