@@ -10,10 +10,10 @@ from typing import Any
 from distgrad import fused
 from distgrad.device import CPU, device
 
-__all__ = ["are_deterministic_algorithms_enabled", "are_fused_kernels_enabled", "compile",
-           "contiguous_format", "get_default_device", "get_float32_matmul_precision", "get_num_threads", "layout", "memory_format", "preserve_format",
-           "set_default_device", "set_float32_matmul_precision", "set_fused_kernels", "set_num_threads", "strided",
-           "use_deterministic_algorithms"]
+__all__ = ["are_deterministic_algorithms_enabled", "are_fused_kernels_enabled", "compile", "contiguous_format",
+           "get_default_device", "get_float32_matmul_precision", "get_num_threads", "layout", "memory_format",
+           "preserve_format", "set_default_device", "set_float32_matmul_precision", "set_fused_kernels",
+           "set_num_threads", "strided", "use_deterministic_algorithms"]
 
 
 class _Name:

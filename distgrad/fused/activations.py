@@ -1,7 +1,8 @@
 """Compiled kernels that take exponentials: smooth activations, softmax and log_softmax along the last dim.
 
 Numba calls the C library for exp, one element at a time; the functions here are polynomials the compiler turns into
-vectors, right within 2 units in the last place over the whole range, denormal results, infinities and NaN included.
+vectors, right within 2 units in the last place over the whole range, denormal results, infinities and NaN included;
+of what is made of them, gelu has the largest error, 6 units.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ def _log1p_of(u):  # type: ignore[no-untyped-def]  # the same
 def _normal_tail(x: Any) -> Any:
     """Gives the normal distribution function at -|x| and exp(-x * x / 2), both relatively exact.
 
-    The quotient of the two, a Mills ratio, is t times a polynomial in t = 1 / (1 + 0.26 |x|), fitted here to 3e-8.
+    The quotient of the two, a Mills ratio, is t times a polynomial in t = 1 / (1 + 0.26 |x|), fitted here to 4e-8.
     x * x is taken in two parts, as its rounding would be magnified by the exponential.
     """
     a = abs(x)
@@ -192,14 +193,14 @@ def _normal_tail(x: Any) -> Any:
     bell = _exp_single(_F(-0.5) * high * high)
     bell = bell - bell * d * (_F(1) - d * (_F(0.5) - d * _F(1 / 6)))
     t = _F(1) / (_F(1) + _F(0.26) * a)
-    p = _F(0.0302483965) * t - _F(0.151582329)
-    p = p * t + _F(0.248913705)
-    p = p * t - _F(0.147994704)
-    p = p * t + _F(0.158900001)
-    p = p * t + _F(0.0519048279)
-    p = p * t + _F(0.102804019)
-    p = p * t + _F(0.10304882)
-    p = p * t + _F(0.103757149)
+    p = _F(0.02975585258) * t - _F(0.1492023199)
+    p = p * t + _F(0.2440276811)
+    p = p * t - _F(0.1424410693)
+    p = p * t + _F(0.1550870186)
+    p = p * t + _F(0.0535200761)
+    p = p * t + _F(0.1023926754)
+    p = p * t + _F(0.1031062866)
+    p = p * t + _F(0.1037537816)
     return p * t * bell, bell
 
 
