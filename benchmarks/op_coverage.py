@@ -14,15 +14,13 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import functools
 import json
 import re
 import signal
 import sys
 import time
-import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +28,14 @@ from common import pin_threads, write
 
 pin_threads()
 
-import numpy as np  # noqa: E402  # after pinning
-import torch  # noqa: E402
-from torch.testing._internal.common_device_type import precisionOverride  # noqa: E402
+import torch  # noqa: E402  # after pinning
+from op_compare import NO_SECOND, calls, full_name, run_error, run_sample, sharded  # noqa: E402
 from torch.testing._internal.common_methods_invocations import op_db  # noqa: E402
 
 import distgrad as dg  # noqa: E402
 
 SECTIONS = ("scope", "int", "random", "uninit", "complex")
 KINDS = {"int": (torch.int64, torch.bool), "complex": (torch.float64, torch.complex128)}
-NUMBER = (bool, int, float, complex)
-GRADIENT_BY_DEFINITION = ("normal",)  # zero in torch, which central differences at a fixed seed are not
-
-
-class Failure(Exception):
-    """A sample whose result is not torch's."""
-
-
-class NotHere(Exception):
-    """An input that cannot be made here: on another device, sparse, or of more dims than numpy's 64."""
 
 
 def read_scope(path: str) -> dict[str, list[str]]:
@@ -61,343 +48,6 @@ def read_scope(path: str) -> dict[str, list[str]]:
         elif section and line.strip() and not line.startswith(("#", "[")):
             names[section] += line.split()
     return names
-
-
-# From torch's world to ours ---------------------------------------------------------------------------------
-
-
-def find(root: Any, path: str) -> Any:
-    """Gives what a dotted path names, or None."""
-    for part in path.split("."):
-        root = getattr(root, part, None)
-        if root is None:
-            return None
-    return root
-
-
-def seeded(namespace: Any, seed: int) -> Callable[..., Any]:
-    """Gives what stands for the database's `wrapper_set_seed`."""
-
-    def call(op: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        namespace.manual_seed(seed)
-        return op(*args, **options)
-
-    return call
-
-
-def rebound(function: types.FunctionType, namespace: Any, seed: int = 42) -> Callable[..., Any]:
-    """Gives one of the database's own functions with `torch` meaning `namespace`."""
-    names = {}
-    for name, value in function.__globals__.items():
-        if name == "wrapper_set_seed":
-            value = seeded(namespace, seed)
-        elif isinstance(value, types.ModuleType) and value.__name__.partition(".")[0] == "torch":
-            value = namespace if value is torch else find(namespace, value.__name__.removeprefix("torch.")) or value
-        names[name] = value
-    cells = tuple(types.CellType(translated_function(c.cell_contents, namespace)) for c in function.__closure__ or ())
-    twin = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, cells)
-    twin.__kwdefaults__ = function.__kwdefaults__
-    return twin
-
-
-def translated_function(value: Any, namespace: Any) -> Any:
-    """Gives a callable's twin: a torch function by its public name, a Python function rebound, a module by its class."""
-    if namespace is torch:
-        return value
-    if isinstance(value, functools.partial):
-        return functools.partial(translated_function(value.func, namespace), *value.args, **value.keywords)
-    for home in ("nn.functional", "linalg", "special", "nn", ""):
-        name = getattr(value, "__name__", None) or type(value).__name__
-        path = f"{home}.{name}".lstrip(".")
-        named = find(torch, path)
-        if named is not None and (named is value or named is type(value)):
-            twin = find(namespace, path)
-            return twin if named is value else twin()
-    if isinstance(value, types.FunctionType):
-        return rebound(value, namespace)
-    return value
-
-
-def our_function(info: Any) -> Callable[..., Any] | None:
-    """Gives our function for an OpInfo: the public name, else the Tensor method; None when there is neither."""
-    if isinstance(info.op, types.FunctionType) and info.op.__module__.startswith("torch.testing."):
-        return rebound(info.op, dg)
-    named = find(dg, info.name) if find(torch, info.name) is info.op else None
-    return named or find(dg.Tensor, info.name) or find(dg, info.name)
-
-
-class Translator:
-    """Converts a sample's argument tree; `leaves` pairs torch's tensors that require grad with ours."""
-
-    def __init__(self, place: Callable[[Any], Any]) -> None:
-        self.place = place
-        self.seen: dict[int, Any] = {}
-        self.leaves: list[tuple[torch.Tensor, Any]] = []
-
-    def __call__(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            if id(value) not in self.seen:
-                self.seen[id(value)] = self.tensor(value)
-            return self.seen[id(value)]
-        if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
-            return getattr(dg, str(value).removeprefix("torch."))
-        if isinstance(value, torch.device):
-            return dg.device(str(value))
-        if isinstance(value, torch.Generator):
-            generator = dg.Generator()
-            generator.manual_seed(value.initial_seed())
-            return generator
-        if isinstance(value, slice):
-            return slice(self(value.start), self(value.stop), self(value.step))
-        if isinstance(value, tuple | list):
-            plain = tuple if isinstance(value, torch.Size) else type(value)
-            return plain(self(part) for part in value)
-        if isinstance(value, dict):
-            return {key: self(part) for key, part in value.items()}
-        return translated_function(value, dg) if callable(value) else value
-
-    def tensor(self, value: torch.Tensor) -> Any:
-        if value.device.type != "cpu" or value.layout is not torch.strided or value.ndim > 64:
-            raise NotHere(f"{value.device.type}, {value.layout}, {value.ndim} dims")
-        plain = value.detach().resolve_conj().resolve_neg()
-        if plain.dtype is torch.bfloat16:
-            ours = dg.from_numpy(plain.float().numpy().copy()).to(dg.bfloat16)
-        else:
-            ours = dg.from_numpy(plain.numpy().copy())
-        ours = self.place(ours)
-        if value.requires_grad:
-            ours = ours.detach().requires_grad_()
-            self.leaves.append((value, ours))
-        return ours
-
-
-def sharded(tensor: Any) -> Any:
-    """Gives the tensor with its rows spread over the workers, if it has rows."""
-    return dg.shard(tensor, 0) if tensor.ndim else tensor
-
-
-# Comparison -------------------------------------------------------------------------------------------------
-
-
-def flatten(value: Any, kind: type) -> list[Any]:
-    """Gives the tensors and plain values of a result, in order."""
-    if not isinstance(value, kind) and isinstance(value, tuple | list) and not hasattr(value, "numel"):
-        return [leaf for part in value for leaf in flatten(part, kind)]
-    return [value]
-
-
-def to_torch(value: Any) -> Any:
-    """Gives a tensor of ours as torch's."""
-    if not isinstance(value, dg.Tensor):
-        return value
-    value = value.detach()
-    if value.dtype == dg.bfloat16:
-        return torch.from_numpy(value.float().numpy().copy()).to(torch.bfloat16)
-    return torch.from_numpy(np.array(value.numpy()))
-
-
-def tolerances(info: Any, kind: torch.dtype) -> dict[str, float]:
-    """Gives what `assert_close` allows: its defaults, or the precision the database says torch's own kernel has."""
-    for decorator in info.decorators:
-        if isinstance(decorator, precisionOverride) and kind in decorator.d:
-            return {"atol": decorator.d[kind], "rtol": max(decorator.d[kind], 1e-7)}
-    return {}
-
-
-def compare(what: str, ours: list[Any], theirs: list[Any], allowed: dict[str, float], values: bool = True) -> None:
-    """Raises Failure unless results agree in number, type, shape, dtype and (with `values`) value."""
-    if len(ours) != len(theirs):
-        raise Failure(f"{what}: {len(ours)} results, torch has {len(theirs)}")
-    for number, (mine, other) in enumerate(zip(ours, theirs)):
-        place = f"{what} {number}"
-        if isinstance(other, torch.Tensor):
-            if not isinstance(mine, dg.Tensor):
-                raise Failure(f"{place}: {type(mine).__name__} where torch gives a Tensor")
-            if tuple(mine.shape) != tuple(other.shape):
-                raise Failure(f"{place}: shape {tuple(mine.shape)}, torch has {tuple(other.shape)}")
-            if str(other.dtype) != f"torch.{mine.dtype.name}":
-                raise Failure(f"{place}: dtype {mine.dtype}, torch has {other.dtype}")
-            found = to_torch(mine)
-        else:
-            found = mine
-            if type(mine) is not type(other) and isinstance(other, NUMBER):
-                raise Failure(f"{place}: {type(mine).__name__}, torch has {type(other).__name__}")
-        if not values:
-            continue
-        if isinstance(other, torch.Tensor | float | complex):
-            try:
-                torch.testing.assert_close(found, other.detach() if isinstance(other, torch.Tensor) else other,
-                                           equal_nan=True, check_stride=False, **allowed)
-            except AssertionError as error:
-                raise Failure(f"{place}: {' '.join(str(error).split())}") from None
-        elif isinstance(other, bool | int | str) and found != other:
-            raise Failure(f"{place}: {found!r}, torch has {other!r}")
-
-
-def cotangents(outs: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Gives the same random cotangents at every call."""
-    random = np.random.default_rng(0)
-    found = []
-    for out in outs:
-        g = random.standard_normal(tuple(out.shape))
-        if out.is_complex():
-            g = g + 1j * random.standard_normal(tuple(out.shape))
-        found.append(torch.from_numpy(np.asarray(g)).to(out.dtype))
-    return found
-
-
-def compare_gradients(what: str, ours: list[Any], theirs: list[Any], leaves: list[tuple[torch.Tensor, Any]],
-                      allowed: dict[str, float], orders: int) -> None:
-    """Compares gradients for random cotangents, then (with two orders) the gradients of the gradients."""
-    pairs = [(x, y) for x, y in zip(ours, theirs) if isinstance(y, torch.Tensor) and y.requires_grad]
-    if not pairs or not leaves:
-        return
-    if not all(x.requires_grad for x, y in pairs):
-        raise Failure(f"{what}: the result does not require grad")
-    g = cotangents([y for x, y in pairs])
-    options = {"allow_unused": True, "create_graph": orders > 1}
-    try:
-        expected = torch.autograd.grad([y for x, y in pairs], [t for t, o in leaves], g, **options)
-    except RuntimeError:
-        if what == "gradient":
-            raise
-        return  # torch itself has no second derivative here
-    found = dg.autograd.grad([x for x, y in pairs], [o for t, o in leaves], [Translator(lambda t: t)(c) for c in g],
-                             **options)
-    mine, other = [], []
-    for (theirs_leaf, ours_leaf), x, y in zip(leaves, found, expected):
-        if x is not None or y is not None:  # a gradient that is not there is zero
-            mine.append(dg.zeros_like(ours_leaf) if x is None else x)
-            other.append(torch.zeros_like(theirs_leaf) if y is None else y)
-    compare(what, mine, other, allowed)
-    if orders > 1:
-        # where ours is constant, torch's graph may still say that it is not: its gradient then is zero
-        smooth = [(x if x.requires_grad else x + 0 * sum_of(leaves), y) for x, y in zip(mine, other) if y.requires_grad]
-        compare_gradients(f"second {what}", [x for x, y in smooth], [y for x, y in smooth], leaves, allowed, orders - 1)
-
-
-def sum_of(leaves: list[tuple[torch.Tensor, Any]]) -> Any:
-    """Gives a number that depends on every leaf."""
-    return sum(ours.real.sum() if ours.is_complex() else ours.sum() for _, ours in leaves)
-
-
-# One sample -------------------------------------------------------------------------------------------------
-
-
-def draws(info: Any, sample: Any) -> bool:
-    """Says whether torch's result for this sample depends on the seed."""
-    if isinstance(info.op, types.FunctionType) and "wrapper_set_seed" in info.op.__code__.co_names:
-        results = []
-        for seed in range(8):
-            with torch.no_grad():
-                results.append(flatten(rebound(info.op, torch, seed)(sample.input, *sample.args, **sample.kwargs),
-                                       torch.Tensor))
-        return any(isinstance(a, torch.Tensor) and not torch.allclose(a, b, equal_nan=True)
-                   for other in results[1:] for a, b in zip(results[0], other))
-    return False
-
-
-def run_sample(info: Any, function: Callable[..., Any], sample: Any, section: str, orders: int,
-               place: Callable[[Any], Any]) -> None:
-    """Raises what is wrong with a sample's values or gradients, up to the order given."""
-    translate = Translator(place)
-    arguments = translate((sample.input, *sample.args))
-    options = translate(sample.kwargs)
-    random = section == "random" or draws(info, sample)
-    torch.manual_seed(42)
-    theirs = info.op(sample.input, *sample.args, **sample.kwargs)
-    dg.manual_seed(42)
-    ours = function(*arguments, **options)
-    ours_flat, theirs_flat = flatten(ours, dg.Tensor), flatten(theirs, torch.Tensor)
-    compare("result", ours_flat, theirs_flat, {}, values=False)
-    if section == "uninit":
-        return
-    leaves = [o for t, o in translate.leaves] if orders and info.name not in GRADIENT_BY_DEFINITION else []
-    call = with_leaves(function, arguments, options, leaves)
-    if random:
-        check_random(call, ours_flat, leaves)
-        return
-    process = sample.output_process_fn_grad
-    theirs_part = flatten(process(theirs), torch.Tensor)
-    same = [id(t) for t in theirs_part] == [id(t) for t in theirs_flat]
-    our_process = (lambda value: value) if same else rebound(process, dg)
-    allowed = tolerances(info, theirs_flat[0].dtype) if isinstance(theirs_flat[0], torch.Tensor) else {}
-    ours_part = flatten(our_process(ours), dg.Tensor)
-    try:
-        compare("value", ours_flat, theirs_flat, allowed)
-    except Failure:  # an eigenvector's sign is free: what the database makes of the result is not
-        if same or {id(t) for t in theirs_part} <= {id(t) for t in theirs_flat}:
-            raise
-        compare("processed value", ours_part, theirs_part, allowed)
-    if not orders:
-        return
-    try:
-        compare_gradients("gradient", ours_part, theirs_part, translate.leaves, allowed, orders)
-    except Failure as failure:
-        if not str(failure).startswith("second gradient"):
-            raise
-        # torch gives NaN or drops a term at a few points: then central differences decide
-        dg.autograd.gradgradcheck(lambda *values: our_process(call(*values)), leaves)
-
-
-def with_leaves(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any],
-                leaves: list[Any]) -> Callable[..., Any]:
-    """Gives a call as a function of its differentiable tensors, with the same random numbers each time."""
-
-    def call(*values: Any) -> Any:
-        def put(tree: Any) -> Any:
-            if isinstance(tree, tuple | list):
-                return type(tree)(put(part) for part in tree)
-            return next((v for v, leaf in zip(values, leaves) if leaf is tree), tree)
-
-        dg.manual_seed(42)
-        return function(*put(arguments), **{name: put(value) for name, value in options.items()})
-
-    return call
-
-
-def check_random(call: Callable[..., Any], first: list[Any], leaves: list[Any]) -> None:
-    """Raises Failure unless the same seed gives the same values, and gradients agree with central differences."""
-    for a, b in zip(first, flatten(call(*leaves), dg.Tensor)):
-        if isinstance(a, dg.Tensor) and not np.array_equal(a.detach().numpy(), b.detach().numpy(), equal_nan=True):
-            raise Failure("the same seed gives other values")
-    if leaves and any(isinstance(out, dg.Tensor) and out.requires_grad for out in first):
-        dg.autograd.gradcheck(call, leaves)
-
-
-def run_error(function: Callable[..., Any] | None, info: Any, error: Any, place: Callable[[Any], Any]) -> bool:
-    """Raises Failure unless an error input raises torch's class at the call, with nothing sent.
-
-    False when it says nothing about us: torch itself raises nothing, or the input cannot be made here.
-    """
-    sample = error.sample_input
-    translate = Translator(place)
-    try:
-        arguments = translate((sample.input, *sample.args))
-        options = translate(sample.kwargs)
-    except NotHere:
-        return False
-    try:
-        info.op(sample.input, *sample.args, **sample.kwargs)
-    except Exception as raised:
-        wanted = type(raised)
-    else:
-        return False
-    if function is None:
-        raise Failure("no such name")
-    before = dg.stats().control_messages if dg.is_initialized() else 0
-    try:
-        function(*arguments, **options)
-    except Exception as raised:
-        if not isinstance(raised, wanted | error.error_type):
-            raise Failure(f"{type(raised).__name__}({str(raised)[:120]!r}) where torch has {wanted.__name__}: "
-                          f"{str(error.error_regex)[:120]}") from raised
-    else:
-        raise Failure(f"nothing raised where torch has {wanted.__name__}: {str(error.error_regex)[:120]}")
-    sent = (dg.stats().control_messages if dg.is_initialized() else 0) - before
-    if sent:
-        raise Failure(f"{sent} messages were sent before {wanted.__name__} was raised")
-    return True
 
 
 # The survey -------------------------------------------------------------------------------------------------
@@ -430,9 +80,13 @@ def spread(items: list[Any], count: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)] if count > 1 else items[:1]
 
 
-def samples_of(info: Any, section: str, count: int) -> Iterator[Any]:
-    """Gives the samples of an OpInfo in the dtypes of its section."""
+def samples_of(info: Any, section: str, count: int, dtype: str | None) -> Iterator[Any]:
+    """Gives the samples of an OpInfo in one dtype, if it has it, or in the dtypes of its section."""
     supported = info.supported_dtypes("cpu")
+    if dtype is not None:
+        supported &= {getattr(torch, dtype)}
+        if not supported:
+            return
     kinds = [k for k in KINDS.get(section, (torch.float64,)) if k in supported]
     if section != "complex":
         kinds = kinds[:1]
@@ -463,25 +117,26 @@ def survey(info: Any, section: str, options: argparse.Namespace) -> dict[str, An
     sample: Any = None
     try:
         with limit(options.limit):
-            function = our_function(info)
+            found = calls(info, options.call)
+            if found is None:
+                return {**outcome, "pass": True, "seconds": 0.0}
+            reference, function = found
             if options.errors:
                 cases = list(info.error_inputs("cpu")) if info.error_inputs_func is not None else []
             else:
-                cases = list(samples_of(info, section, options.samples))
-            orders = int(info.supports_autograd) * (2 if options.gradgrad and info.supports_gradgrad else 1)
+                cases = list(samples_of(info, section, options.samples, options.dtype))
+            twice = options.gradgrad and info.supports_gradgrad and full_name(info) not in NO_SECOND
+            orders = 0 if options.call == "out" else int(info.supports_autograd) * (2 if twice else 1)
             for case in cases:
                 sample = case.sample_input if options.errors else case
                 outcome["samples"] += 1
                 try:
                     if options.errors:
                         counted = run_error(function, info, case, place)
-                        outcome["samples"] += counted - 1
-                        outcome["right"] += counted
-                        continue
-                    if function is None:
-                        raise Failure("no such name")
-                    run_sample(info, function, sample, section, orders, place)
-                    outcome["right"] += 1
+                    else:
+                        counted = run_sample(info, reference, function, sample, section, orders, place)
+                    outcome["samples"] += counted - 1
+                    outcome["right"] += counted
                 except TimeLimit:
                     raise
                 except Exception as error:
@@ -518,6 +173,7 @@ def report(outcomes: dict[str, dict[str, Any]], verbose: int) -> dict[str, Any]:
                 print(f"    {error}")
     for section in totals:
         names = [o for o in outcomes.values() if o["section"] == section]
+        names = [o for o in names if o["samples"]] or names  # what was called this way, and had an input for it
         passed, right = sum(o["pass"] for o in names), sum(o["right"] for o in names)
         samples = sum(o["samples"] for o in names)
         counts[section] = {"names": len(names), "pass": passed, "samples": samples, "right": right}
@@ -531,6 +187,9 @@ def main() -> None:
     parser.add_argument("--mode", choices=("local", "simulated", "ray"), default="local")
     parser.add_argument("--gradgrad", action="store_true", help="compare second derivatives too")
     parser.add_argument("--errors", action="store_true", help="run the error inputs instead of the samples")
+    parser.add_argument("--call", choices=("function", "method", "inplace", "out"), default="function",
+                        help="how the operator is called, where torch has it so")
+    parser.add_argument("--dtype", help="this dtype, where the operator has it, instead of the section's")
     parser.add_argument("--only", nargs="+", help="these names (a trailing * matches a prefix)")
     parser.add_argument("--section", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--samples", type=int, default=40, help="samples per dtype, evenly spread; 0: all")
@@ -546,7 +205,7 @@ def main() -> None:
     if options.out and (options.resume or options.failed) and Path(options.out).exists():
         outcomes = json.loads(Path(options.out).read_text())["names"]
     scope = {n: s for s, names in read_scope(options.scope).items() if s in options.section for n in names}
-    infos = {i.name + (f".{i.variant_test_name}" if i.variant_test_name else ""): i for i in op_db}
+    infos = {full_name(i): i for i in op_db}
     unknown = sorted(set(scope) - set(infos))
     if unknown:
         sys.exit(f"not in this torch's operator database: {', '.join(unknown)}")

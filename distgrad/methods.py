@@ -71,6 +71,11 @@ def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_f
     raise RuntimeError("cuda(): no GPU is available: distgrad computes on CPUs; leave .cuda() out, or use .to('cpu')")
 
 
+def _where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """Gives the tensor's elements where the condition holds, else `other`: `where(condition, self, other)`."""
+    return elementwise.where(condition, self, other)
+
+
 def _itself(self: Tensor, *args: Any, **options: Any) -> Tensor:
     """Gives the tensor itself: what is asked for is so already."""
     return self
@@ -258,7 +263,7 @@ Tensor.tan = elementwise.tan
 Tensor.tanh = elementwise.tanh
 Tensor.true_divide = elementwise.true_divide
 Tensor.trunc = elementwise.trunc
-Tensor.where = elementwise.where
+Tensor.where = _where
 Tensor.xlogy = elementwise.xlogy
 
 Tensor.hardshrink = activation.hardshrink

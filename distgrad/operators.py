@@ -49,6 +49,8 @@ def reflected(function: Method) -> Method:
     """Gives `other <operator> self`, likewise."""
 
     def method(self: Tensor, other: Any) -> Any:
+        if not isinstance(self, Tensor):  # called as a function of the class
+            raise TypeError(f"this operator requires a Tensor, not {type(self).__name__}")
         other = _operand(other)
         return NotImplemented if other is NotImplemented else function(other, self)
 

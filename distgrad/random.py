@@ -1,8 +1,8 @@
-"""The state of random draws: a `Generator` is a seed and the number of the next draw.
+"""The state of random draws: a `Generator` is a seed and a position in its stream, as in PyTorch.
 
-Invariant: a draw is addressed by (seed, counter) and every draw takes the next counter, on the driver alone; what the
-address stands for is computed wherever the elements live (see `distgrad.philox`). So the numbers do not depend on the
-number of workers, and a state is two integers.
+Invariant: every draw takes its words of the stream on the driver, by their number alone, which follows from shape and
+dtype; what they stand for is computed wherever the elements live (see `distgrad.draws`). So the numbers do not depend
+on the number of workers, and a state is three integers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ __all__ = ["Generator", "default_generator", "fork_rng", "get_rng_state", "initi
            "set_rng_state"]
 
 _DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
-_STATE_BYTES = 16
+_STATE_BYTES = 24
 
 
 class Generator:
-    """A source of random numbers: seed and draw counter. Source: torch.Generator.
+    """A source of random numbers: the seed of a stream and a position in it. Source: torch.Generator.
+
+    From the same seed it gives the numbers of PyTorch's CPU generator.
 
     >>> import distgrad as dg
     >>> g = dg.Generator().manual_seed(5)
@@ -40,7 +42,8 @@ class Generator:
     def __init__(self, device: Any = "cpu") -> None:
         Device(device)  # raises for anything but the CPU
         self._seed = _DEFAULT_SEED
-        self._counter = 0
+        self._position = 0  # in words of 32 bits
+        self._cached = -1  # where the pair of normal numbers starts whose second one comes next; -1: none
 
     @property
     def device(self) -> Device:
@@ -55,8 +58,7 @@ class Generator:
         seed = int(seed)
         if not -(2**63) <= seed < 2**64:
             raise RuntimeError(f"manual_seed: Overflow when unpacking seed {seed}; allowed: -2**63 to 2**64 - 1")
-        self._seed = seed % 2**64
-        self._counter = 0
+        self._seed, self._position, self._cached = seed % 2**64, 0, -1
         return self
 
     def seed(self) -> int:
@@ -69,10 +71,10 @@ class Generator:
         return self._seed
 
     def get_state(self) -> Any:
-        """Returns seed and draw counter as a uint8 tensor of shape (16,)."""
+        """Returns seed and place in the stream as a uint8 tensor of shape (24,)."""
         from distgrad.tensor import Tensor  # a layer above this one
 
-        data = self._seed.to_bytes(8, "little") + self._counter.to_bytes(8, "little")
+        data = b"".join(n.to_bytes(8, "little") for n in (self._seed, self._position, self._cached + 1))
         spec = Spec.of(TensorMeta.of((_STATE_BYTES,), uint8))
         return Tensor._from_node(Node(spec, np.frombuffer(data, np.uint8).copy()))
 
@@ -83,24 +85,54 @@ class Generator:
         data = bytes(new_state.tolist())
         if len(data) != _STATE_BYTES:
             raise RuntimeError(f"set_state: RNG state is wrong size, {len(data)} bytes; allowed: {_STATE_BYTES}")
-        self._seed = int.from_bytes(data[:8], "little")
-        self._counter = int.from_bytes(data[8:], "little")
+        seed, position, cached = (int.from_bytes(data[start : start + 8], "little") for start in (0, 8, 16))
+        self.place = seed, position, cached - 1
 
     def clone_state(self) -> Generator:
         """Returns a new generator with this one's state."""
         result = Generator()
-        result._seed, result._counter = self._seed, self._counter
+        result.place = self.place
         return result
 
-    def draw(self) -> tuple[int, int]:
-        """Takes the address (seed, counter) of the next draw. Both are in the range of int64."""
-        counter = self._counter
-        self._counter = counter + 1
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """The state as three integers: seed, position, and where the cached normal number comes from."""
+        return self._seed, self._position, self._cached
+
+    @place.setter
+    def place(self, place: tuple[int, int, int]) -> None:
+        self._seed, self._position, self._cached = place
+
+    def take(self, words: int) -> tuple[int, int]:
+        """Takes words of the stream: gives (seed, position) of the first. Both are in the range of int64."""
+        position = self._position
+        self._position = position + words
         seed = self._seed
-        return (seed - 2**64 if seed >= 2**63 else seed), counter
+        return (seed - 2**64 if seed >= 2**63 else seed), position
+
+    def take_pairs(self, count: int) -> tuple[int, int, int]:
+        """Takes the words of `count` normal numbers made in pairs: gives (seed, position, cached).
+
+        `cached` is where the pair starts whose second number is the first here, or -1. The second number of the last
+        pair is kept for the next call when `count` leaves it over.
+        """
+        cached = self._cached
+        if count == 0:
+            return *self.take(0), cached
+        left = count - (cached >= 0)
+        pairs = (left + 1) // 2
+        seed, position = self.take(4 * pairs)
+        self._cached = position + 4 * (pairs - 1) if left % 2 else -1
+        return seed, position, cached
+
+    def random_integer(self) -> int:
+        """Draws a whole number from 0 to 2**63 - 1 at once, as `empty((), dtype=int64).random_().item()` does."""
+        from distgrad.mersenne import words64
+
+        return int(words64(*self.take(2), 1)[0]) & (2**63 - 1)
 
     def __repr__(self) -> str:
-        return f"<distgrad.Generator seed={self._seed} draws={self._counter}>"
+        return f"<distgrad.Generator seed={self._seed} position={self._position}>"
 
 
 default_generator = Generator()
@@ -138,8 +170,8 @@ def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
     if not enabled:
         yield
         return
-    before = default_generator._seed, default_generator._counter
+    before = default_generator.place
     try:
         yield
     finally:
-        default_generator._seed, default_generator._counter = before
+        default_generator.place = before

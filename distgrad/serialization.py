@@ -1,8 +1,8 @@
-"""`save` and `load`: tensors, state dicts and what optimizers keep, in one open file without pickled code.
+"""`save` and `load`: tensors, state dicts and what optimizers keep in one open file; whole objects as pickles.
 
-Invariant: loading gives equal values of the same types, as local tensors, whatever the placement was when saving;
-tensors that were one object (tied weights) are one object again. A flat dict of tensors is a safetensors file with its
-own keys.
+Invariant: a pickle is loaded only when asked for by weights_only=False. Loading gives equal values of the same types, as
+local tensors, whatever the placement was when saving; tensors that were one object (tied weights) are one object again.
+A flat dict of tensors is a safetensors file with its own keys.
 """
 
 from __future__ import annotations
@@ -26,31 +26,55 @@ File = str | os.PathLike[str] | BinaryIO
 _KINDS = ("tensor", "parameter", "buffer")
 
 
+_PICKLE = b"distgrad pickle 1\n"  # how a file begins whose objects are pickled
+
+
 def save(obj: Any, f: File, pickle_module: Any = None, pickle_protocol: int | None = None) -> None:
-    """Writes tensors, and dicts, lists and tuples of tensors and numbers, to a path or an open binary file.
+    """Writes an object to a path or an open binary file.
 
-    Sharded tensors are fetched first; a path is replaced only when the new file is complete. The pickle arguments of
-    torch.save are accepted and unused. TypeError names the place in `obj` of what cannot be saved: of a module, save
-    its `state_dict()`. PyTorch: torch.save.
+    Tensors, and dicts, lists and tuples of tensors and plain values, make a safetensors file without code. Anything
+    else (a module, an object of a class of yours) is pickled, as PyTorch does with all; `load` takes that only with
+    weights_only=False. Sharded tensors are fetched first; a path is replaced only when the new file is complete.
+    What cannot be pickled raises as `pickle` does. PyTorch: torch.save.
     """
-    from distgrad.serialization_format import write
+    from distgrad.serialization_format import CannotStore, write, write_bytes
 
-    write(_encoded(obj, {}), f)
+    try:
+        write(_encoded(obj, {}), f)
+    except CannotStore:
+        import io
+        import pickle
+
+        whole = io.BytesIO(_PICKLE)
+        whole.seek(len(_PICKLE))
+        pickle.Pickler(whole, pickle_protocol or pickle.DEFAULT_PROTOCOL).dump(obj)
+        write_bytes(whole.getvalue(), f)
 
 
 def load(f: File, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool = True,
-         mmap: bool | None = None) -> Any:
+         mmap: bool | None = None, **pickle_load_args: Any) -> Any:
     """Reads what `save` wrote, or any safetensors file (a dict of tensors then), from a path or an open binary file.
 
     Tensors come back local to this process; put them on workers with `shard`, or by loading a state dict.
-    `map_location` may name the CPU only (RuntimeError otherwise). No code is ever run, so `weights_only` and the other
-    arguments of torch.load change nothing. ValueError for a file that is damaged or none of these. PyTorch: torch.load.
+    `map_location` may name the CPU only (RuntimeError otherwise). Of a safetensors file no code is ever run. A pickled
+    object is loaded only with `weights_only` False, for that can run any code (pickle.UnpicklingError otherwise).
+    ValueError for a file that is damaged or none of these. PyTorch: torch.load.
     """
-    from distgrad.serialization_format import read
+    from distgrad.serialization_format import read, read_bytes
 
     if isinstance(map_location, str | device):
         device(map_location)
-    return _decoded(read(f), {})
+    pickled = read_bytes(f, _PICKLE)
+    if pickled is None:
+        return _decoded(read(f), {})
+    import pickle
+
+    if weights_only:
+        raise pickle.UnpicklingError(
+            f"load: {getattr(f, 'name', f)!r} holds a pickled object, and loading one can run any code: give "
+            "weights_only=False if you trust the file, or save a state_dict()"
+        )
+    return pickle.loads(pickled)
 
 
 # Writing ----------------------------------------------------------------------------------------------------
@@ -80,10 +104,6 @@ def _encoded(value: Any, done: dict[int, Any]) -> Any:
         encoded.extend(_encoded(item, done) for item in value)
     elif type(value) is tuple:
         encoded = tuple(_encoded(item, done) for item in value)
-    elif hasattr(value, "state_dict"):
-        raise TypeError(
-            f"save: cannot store a {type(value).__name__}; store its state_dict() and give that to load_state_dict()"
-        )
     done[id(value)] = (value, encoded)  # the value too: its id must not be given to another meanwhile
     return encoded
 

@@ -61,6 +61,10 @@ class Leaf:
     tags: Mapping[str, str | bool] = dataclasses.field(default_factory=dict)
 
 
+class CannotStore(TypeError):
+    """Something in a tree is no array, scalar or container that the format holds."""
+
+
 def write(tree: Any, file: str | os.PathLike[str] | BinaryIO) -> None:
     """Writes a tree of containers, scalars, arrays and `Leaf`s to a path or an open binary file.
 
@@ -84,17 +88,52 @@ def write(tree: Any, file: str | os.PathLike[str] | BinaryIO) -> None:
     if not isinstance(file, (str, os.PathLike)):
         _require_method("save", file, "write").write(_serialize(encoder.arrays, metadata))
         return
+    path = _checked_path(file)
+    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        write_bytes(_serialize(encoder.arrays, metadata), path)
+        return
+    with _replacing(path) as temporary:
+        _serialize_to(temporary, encoder.arrays, metadata)
+
+
+def write_bytes(content: bytes, file: str | os.PathLike[str] | BinaryIO) -> None:
+    """Writes bytes to a path, which is replaced once the new file is complete, or to an open binary file."""
+    if not isinstance(file, (str, os.PathLike)):
+        _require_method("save", file, "write").write(content)
+        return
+    path = _checked_path(file)
+    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        with open(path, "wb") as device:  # a pipe or device is written to, never replaced by a file
+            device.write(content)
+        return
+    with _replacing(path) as temporary, open(temporary, "wb") as complete:
+        complete.write(content)
+
+
+def read_bytes(file: str | os.PathLike[str] | BinaryIO, beginning: bytes) -> bytes | None:
+    """Gives what follows a beginning in a file that has it, otherwise None and leaves an open file where it was."""
+    if isinstance(file, (str, os.PathLike)):
+        path = os.fsdecode(file)
+        if not os.path.exists(path) or not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with open(path, "rb") as opened:
+            return opened.read() if opened.read(len(beginning)) == beginning else None
+    if not (hasattr(file, "seek") and hasattr(file, "tell") and hasattr(file, "read")):
+        return None
+    place = file.tell()
+    if file.read(len(beginning)) == beginning:
+        return file.read()
+    file.seek(place)
+    return None
+
+
+def _checked_path(file: str | os.PathLike[str]) -> str:
     path = os.path.realpath(os.fsdecode(file))
     if os.path.isdir(path):
         raise IsADirectoryError(f"save: {path!r} is a directory; give the name of a file")
     if not os.path.isdir(os.path.dirname(path)):
         raise FileNotFoundError(f"save: the directory of {path!r} does not exist; create it first")
-    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-        with open(path, "wb") as device:  # a pipe or device is written to, never replaced by a file
-            device.write(_serialize(encoder.arrays, metadata))
-        return
-    with _replacing(path) as temporary:
-        _serialize_to(temporary, encoder.arrays, metadata)
+    return path
 
 
 def read(file: str | os.PathLike[str] | BinaryIO) -> Any:
@@ -168,7 +207,7 @@ class _Encoder:
         with self._inside(value, path):
             for key, child in value.items():
                 if type(key) not in _KEY_TYPES:
-                    raise TypeError(
+                    raise CannotStore(
                         f"save: cannot store a key of {type(key)} ({key!r}) at {_place(path)}; "
                         "allowed keys: str, int, float, bool, None"
                     )
@@ -226,11 +265,11 @@ def _place(path: list[Any]) -> str:
     return "".join(f"[{key!r}]" for key in path) or "the top"
 
 
-def _refusal(value: Any, path: list[Any]) -> TypeError:
+def _refusal(value: Any, path: list[Any]) -> CannotStore:
     what = f"{type(value)}"
     if isinstance(value, (np.ndarray, np.generic)):
         what += f" of dtype {value.dtype}"
-    return TypeError(f"save: cannot store {what} at {_place(path)}; allowed: {_ALLOWED}")
+    return CannotStore(f"save: cannot store {what} at {_place(path)}; allowed: {_ALLOWED}")
 
 
 class _Decoder:

@@ -94,6 +94,8 @@ class _Served(ModuleType):
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, _Served) and callable(getattr(self._own, name, None)):
+            return  # importing torch.nn.utils.spectral_norm, a module, leaves the function of that name in its place
         vars(self)[name] = value
         if not isinstance(value, _Served) and not name.startswith("__"):
             setattr(self._own, name, value)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad import fused
 from distgrad.device import CPU, device
+from distgrad.kernels import compiled
 
-__all__ = ["are_deterministic_algorithms_enabled", "are_fused_kernels_enabled", "compile", "contiguous_format",
-           "get_default_device", "get_float32_matmul_precision", "get_num_threads", "layout", "memory_format",
-           "preserve_format", "set_default_device", "set_float32_matmul_precision", "set_fused_kernels",
-           "set_num_threads", "strided", "use_deterministic_algorithms"]
+__all__ = [
+    "are_deterministic_algorithms_enabled", "are_fused_kernels_enabled", "channels_last", "channels_last_3d",
+    "compile", "contiguous_format", "get_default_device", "get_float32_matmul_precision", "get_num_interop_threads",
+    "get_num_threads", "is_autocast_enabled", "layout", "memory_format", "preserve_format", "set_default_device",
+    "set_float32_matmul_precision", "set_flush_denormal", "set_fused_kernels", "set_num_interop_threads",
+    "set_num_threads", "set_warn_always", "sparse_coo", "strided", "typename", "use_deterministic_algorithms",
+]  # fmt: skip
 
 
 class _Name:
@@ -44,8 +47,12 @@ class memory_format(_Name):
 
 
 strided = layout("strided")
+sparse_coo = layout("sparse_coo")
 contiguous_format = memory_format("contiguous_format")
 preserve_format = memory_format("preserve_format")
+# Memory is row-major whatever is asked for: these have no effect but on `is_contiguous`.
+channels_last = memory_format("channels_last")
+channels_last_3d = memory_format("channels_last_3d")
 
 
 def compile(model: Any = None, **options: Any) -> Any:
@@ -63,6 +70,42 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
 def are_deterministic_algorithms_enabled() -> bool:
     """Says that results are deterministic: True."""
     return True
+
+
+def set_num_interop_threads(number: int) -> None:
+    """Accepts any positive number: operations of one process do not run beside each other; RuntimeError otherwise.
+
+    PyTorch: torch.set_num_interop_threads.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise RuntimeError(f"set_num_interop_threads: expected a positive number of threads, got {number!r}")
+
+
+def get_num_interop_threads() -> int:
+    """Gives how many operations run beside each other: 1. PyTorch: torch.get_num_interop_threads."""
+    return 1
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """Says that denormal numbers cannot be flushed to zero: False. PyTorch: torch.set_flush_denormal."""
+    return False
+
+
+def set_warn_always(b: bool) -> None:
+    """Accepts either; which warnings repeat is for Python's `warnings` to say. PyTorch: torch.set_warn_always."""
+
+
+def is_autocast_enabled(device_type: str | None = None) -> bool:
+    """Says that no precision is lowered: False. PyTorch: torch.is_autocast_enabled."""
+    return False
+
+
+def typename(obj: Any) -> str:
+    """Gives a tensor's type as `type` does, otherwise the full name of the object's class. PyTorch: torch.typename."""
+    if hasattr(obj, "_node"):
+        return str(obj.type())
+    kind = obj if isinstance(obj, type) else type(obj)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def set_float32_matmul_precision(precision: str) -> None:
@@ -94,16 +137,16 @@ def get_default_device() -> device:
 
 
 def set_fused_kernels(enabled: bool) -> None:
-    """Switches compiled kernels on or off, here and in workers that start later; without them numpy does their work.
+    """Switches compiled kernels on or off, here and in sessions that begin later; without them numpy does their work.
 
     Results agree within rounding. They are on at first, unless the environment says DISTGRAD_FUSED=0.
     """
-    fused.switch.on = bool(enabled)
+    compiled.enable(bool(enabled))
 
 
 def are_fused_kernels_enabled() -> bool:
     """Says whether large arrays are given to compiled kernels."""
-    return fused.switch.on
+    return compiled.enabled()
 
 
 # Threads ----------------------------------------------------------------------------------------------------

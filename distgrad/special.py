@@ -6,7 +6,6 @@ Invariant: a name here means what the same name in torch.special means.
 from __future__ import annotations
 
 from distgrad.functions.activation import log_softmax, softmax
-from distgrad.functions.elementwise import polygamma
 from distgrad.functions.out import (
     digamma,
     erf,
@@ -17,6 +16,7 @@ from distgrad.functions.out import (
     log1p,
     logit,
     logsumexp,
+    polygamma,
     round,
     sinc,
     xlogy,

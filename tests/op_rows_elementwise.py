@@ -124,7 +124,7 @@ LOGIC = [
         [SPECIAL, SPECIAL], [normal(4, 3), normal(4, 3)], grad=False),
     *(_binary(name, [integers(-30, 30, 6), integers(-30, 30, 6)], [integers(0, 30, 4, 1), integers(1, 30, 3)],
               grad=False) for name in ("gcd", "lcm")),
-    _binary("nextafter", [normal(4, 3), normal(3)], grad=False),
+    _binary("nextafter", [normal(4, 3), normal(3)]),
     _binary("heaviside", [SPECIAL, constant([5.0])], [integers(-2, 2, 6), integers(-2, 2, 6)], grad=False),
     _binary("copysign", [normal(4, 3), normal(3)], [normal(4), -1.0], [integers(1, 5, 4), normal(4)]),
 ]

@@ -48,6 +48,25 @@ ROWS = [
         [_long([[1, 2], [0, 1], [2, 2]]), normal(4, 3)],
     ),
     row(
+        "embedding_bag",
+        lambda T, i, w: tuple(
+            T.nn.functional.embedding_bag(i, w, mode=mode, padding_idx=1) for mode in ("sum", "mean", "max")
+        ),
+        [integers(0, 9, 5, 3), normal(9, 4)],
+        [constant([[1, 1], [1, 4], [0, 8]], "int64"), normal(9, 4)],
+    ),
+    row(
+        "embedding_bag_offsets",
+        lambda T, i, w, o: tuple(T.nn.functional.embedding_bag(i, w, o, mode=mode) for mode in ("sum", "mean", "max")),
+        [integers(0, 9, 7), normal(9, 4), constant([0, 3, 3], "int64")],
+    ),
+    row(
+        "embedding_bag_weights",
+        lambda T, i, w, s: T.nn.functional.embedding_bag(i, w, per_sample_weights=s, mode="sum"),
+        [integers(0, 9, 5, 3), normal(9, 4), normal(5, 3)],
+        gradgrad=False,
+    ),
+    row(
         "embedding_by_frequency",
         lambda T, i, w: T.nn.functional.embedding(i, w, scale_grad_by_freq=True),
         [_long([[1, 2], [0, 1], [2, 2]]), normal(4, 3)],

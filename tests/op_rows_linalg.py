@@ -94,6 +94,7 @@ ROWS = [
         [normal(6, 5, 3), normal(6, 5, 2)], float32=False),
     row("linalg.matrix_exp", lambda T, x: T.linalg.matrix_exp(x), [BATCH], float32=False),
     row("linalg.matrix_power", lambda T, x: T.linalg.matrix_power(x, 5), [BATCH], float32=False),
+    row("linalg.matrix_power_zero", lambda T, x: T.linalg.matrix_power(x, 0), [BATCH]),
     row("linalg.matrix_power_negative", lambda T, x: T.linalg.matrix_power(apart(T, x), -2), [BATCH]),
     row("linalg.tensorinv", lambda T, x: T.linalg.tensorinv(apart(T, x).reshape(2, 3, 6)), [normal(6, 6)],
         float32=False),

@@ -46,6 +46,15 @@ def weighted(name: str, **options: Any) -> Callable[..., Any]:
 
 LABELS = constant([[3, 0, -1, 1], [0, 1, 2, 3], [-1, 1, 2, 3], [2, -1, 2, 0]], "int64")
 
+LABEL_ROWS = constant([[1, 1, 2], [4, 3, 0], [0, 0, 0], [2, 2, 2]], "int64")
+
+
+def ctc(T: Any, x: Any, targets: Any, frames: Any, lengths: Any) -> Any:
+    """CTC losses without a reduction (impossible targets count 0), and their mean per label."""
+    x = x.log_softmax(-1)
+    losses = T.nn.functional.ctc_loss(x, targets, frames, lengths, reduction="none", zero_infinity=True)
+    return losses, T.nn.functional.ctc_loss(x, targets, frames, lengths, zero_infinity=True)
+
 ROWS = [
     row("mse_loss", every("mse_loss"), [normal(4, 3), normal(4, 3)]),
     row("mse_loss_weight", weighted("mse_loss"), [normal(4, 3), normal(4, 3), positive(4, 3)]),
@@ -99,7 +108,7 @@ ROWS = [
     row("soft_margin_loss", every("soft_margin_loss"), [normal(4, 3), signs(4, 3)]),
     row("margin_ranking_loss", every("margin_ranking_loss", margin=0.2), [normal(4), normal(4), signs(4)]),
     row("multi_margin_loss", every("multi_margin_loss"), [normal(4, 5), integers(0, 5, 4)], [normal(5), integers(0, 5)],
-        gradgrad=False),
+        [normal(), constant(0, "int64")], [normal(5), constant([2], "int64")], gradgrad=False),
     row("multi_margin_loss_weight",
         lambda T, x, t, w: T.nn.functional.multi_margin_loss(x, t, p=2, margin=0.7, weight=w.detach()),
         [normal(4, 5), integers(0, 5, 4), positive(5)], gradgrad=False),
@@ -116,4 +125,10 @@ ROWS = [
             a, p, n, distance_function=lambda u, v: (u - v).abs().sum(-1), reduction="sum"),
         [normal(4, 3), normal(4, 3), normal(4, 3)], gradgrad=False),
     row("cosine_embedding_loss", every("cosine_embedding_loss", margin=0.1), [normal(4, 3), normal(4, 3), signs(4)]),
+    row("ctc_loss", ctc, [normal(6, 4, 5), LABEL_ROWS, constant([6, 5, 6, 4], "int64"), constant([3, 2, 0, 1], "int64")],
+        [normal(6, 4, 5), constant([1, 2, 2, 4, 1, 3], "int64"), constant([6, 5, 6, 1], "int64"),
+         constant([3, 2, 0, 1], "int64")], gradgrad=False),
+    row("linear_cross_entropy", lambda T, x, w, t, b: T.nn.functional.linear_cross_entropy(x, w, t, linear_bias=b),
+        [normal(4, 3), normal(5, 3), integers(0, 5, 4), normal(5)],
+        [normal(4, 3), normal(5, 2, 3), integers(0, 5, 4, 2), normal(5, 2)]),
 ]

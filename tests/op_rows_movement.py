@@ -107,6 +107,7 @@ PARTS = [
 TURNS = [
     row("flip", lambda T, x, dims: T.flip(x, dims), [normal(4, 3), (0,)], [normal(4, 3), (0, -1)], [normal(4, 3), (1,)],
         [normal(4), ()]),
+    row("flip_by_keyword", lambda T, x: T.flip(x, dims=(0, 1)) + x.flip(dims=[1]), [normal(4, 3)]),
     row("flipud_fliplr", lambda T, x: (T.flipud(x), T.fliplr(x)), [normal(4, 3)]),
     row("rot90", lambda T, x, k: T.rot90(x, k, (0, 1)), [normal(4, 3), 1], [normal(4, 3), 2], [normal(4, 3), -1],
         [normal(4, 3), 4]),
@@ -123,6 +124,7 @@ PADS = [
         [integers(0, 9, 4, 3), (1, 1, 1, 1), 3], [normal(4, 3), (0, 0), 0.0]),
     row("pad_edges", lambda T, x, widths, mode: T.nn.functional.pad(x, widths, mode),
         [normal(2, 4, 3), (1, 2), "reflect"], [normal(2, 4, 3), (3, 1), "circular"],
+        [normal(2, 4, 3), (-1, 1), "circular"], [normal(2, 4, 3), (2, -1), "circular"],
         [normal(2, 4, 3), (5, 1), "replicate"],
         [normal(2, 4, 3), (1, 2, 2, 1), "reflect"], [normal(2, 4, 3), (-1, 1), "replicate"]),
 ]

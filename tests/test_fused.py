@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import distgrad as dg
-from distgrad import fused
+from distgrad.kernels import compiled
 from distgrad.op import op_named
 
-SIZE = fused.SIZE
+SIZE = compiled.LEAST
 KINDS = pytest.mark.parametrize("kind", [np.float32, np.float64], ids=["float32", "float64"])
 Arrays = tuple[np.ndarray, ...]
 
@@ -262,12 +262,12 @@ def test_what_is_small_strided_empty_or_read_only_is_numpys(kind: Any) -> None:
     fixed = whole.copy()
     fixed.flags.writeable = False
     for x in (whole[:, 0], whole[:10], whole[:0], whole[::2].T, fixed, whole.astype(whole.dtype.newbyteorder())):
-        assert x.size < SIZE or not fused.takes(x)
+        assert x.size < SIZE or not compiled.fits(x)
         np.testing.assert_array_equal(kernel("silu", x, on=True)[0], kernel("silu", x, on=False)[0])
     dg.set_fused_kernels(True)
-    assert fused.takes(whole)
-    assert not fused.takes(whole, whole.astype(np.float16))
-    assert not fused.takes(whole, whole[:1])
+    assert compiled.fits(whole)
+    assert not compiled.fits(whole, whole.astype(np.float16))
+    assert not compiled.fits(whole, whole[:1])
 
 
 @pytest.mark.parametrize("on", [True, False])

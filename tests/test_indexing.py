@@ -273,3 +273,30 @@ def test_an_index_out_of_range_on_workers_names_it() -> None:
             t[i].numpy()
         assert type(caught.value).__name__ in ("RemoteOpError", "IndexError")
         assert t.sum().item() == 30.0
+
+
+@pytest.mark.parametrize("include_self", [True, False])
+def test_scattered_products_with_zeros_have_right_second_derivatives(include_self: bool) -> None:
+    """With one zero, or two, in a place the slopes of the slopes are products without both; torch has 0 there."""
+    x = dg.tensor([0.0, 2.0, 3.0], dtype=dg.float64, requires_grad=True)
+    src = dg.tensor([0.5, 0.0, 0.0, 1.5, 2.5], dtype=dg.float64, requires_grad=True)
+    index = dg.tensor([0, 1, 1, 2, 2])
+
+    def product(x: Any, src: Any) -> Any:
+        return dg.scatter_reduce(x, 0, index, src, "prod", include_self=include_self)
+
+    assert dg.autograd.gradcheck(product, (x, src))
+    assert dg.autograd.gradgradcheck(product, (x, src))
+
+
+def test_one_value_in_many_rows_counts_once() -> None:
+    """index_fill with a row named twice: the value's gradient is that of the rows, not of the index."""
+    x = dg.zeros(3, 2, requires_grad=True)
+    value = dg.tensor(1.5, requires_grad=True)
+    dg.index_fill(x, 0, dg.tensor([1, 1, 2]), value).sum().backward()
+    assert value.grad.item() == 4.0
+
+
+def test_gather_of_nothing_takes_an_index_of_any_dims() -> None:
+    found = dg.gather(dg.ones(5), 0, dg.zeros(2, 0, dtype=dg.int64))
+    assert found.shape == (2, 0)

@@ -18,9 +18,10 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "errors dtypes device fused grad_mode grad_names handles philox printing serialization_format warn jit cuda backends "
-    "datasets size",
-    "meta settings",
+    "errors dtypes device grad_mode grad_names handles kernels mersenne printing serialization_format warn jit amp "
+    "backends datasets size accelerator distributed hub mps multiprocessing version xpu",
+    "meta settings draws cuda",
+    "compiler",
     "placement",
     "op",
     "families graph",
@@ -29,9 +30,11 @@ LAYERS = [
     "lower engine",
     "dispatch",
     "tensor random",
+    "types",
     "distgrad",
     "functions",
     "operators inplace methods",
+    "in_place_functions",
     "runtime",
     "serialization",
     "namespace",
@@ -63,7 +66,7 @@ LATE = {
 }
 
 # Third-party modules that may be imported at the top of a module, by layer; elsewhere only inside functions.
-AT_THE_TOP = {"runtime": {"ray", "pyarrow", "ml_dtypes"}, "fused": {"numba", "llvmlite"}}
+AT_THE_TOP = {"runtime": {"ray", "pyarrow", "ml_dtypes"}, "kernels": {"numba", "llvmlite"}}
 HEAVY = {"numba", "llvmlite", "ray", "pyarrow", "scipy", "ml_dtypes", "safetensors", "torch", "matplotlib", "tqdm"}
 
 

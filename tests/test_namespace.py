@@ -61,7 +61,8 @@ def _public(family: str) -> list[str]:
     return list(getattr(importlib.import_module(f"distgrad.functions.{family}"), "__all__", ()))
 
 
-_GONE = {"eig", "lstsq", "matrix_rank", "solve", "symeig", "cond"}  # torch keeps these names to raise, or for else
+# torch keeps these names to raise, or for something else
+_GONE = {"embedding_bag", "eig", "lstsq", "matrix_rank", "solve", "symeig", "cond"}
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - OWN_NAMESPACES))
@@ -438,3 +439,30 @@ def test_out_takes_several_results() -> None:
     assert (values.tolist(), indices.tolist()) == ([5.0, 7.0], [1, 0])
     with pytest.raises(TypeError, match="2 results"):
         dg.max(dg.ones(2, 2), 1, out=values)
+
+
+def test_out_shares_no_memory_with_what_is_read() -> None:
+    x = dg.arange(6.0)
+    with pytest.raises(RuntimeError, match="refer to a single memory location"):
+        dg.take(x, dg.tensor([0, 1, 2]), out=x[:3])
+    with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
+        dg.add(x[:3], 1.0, out=dg.zeros(1).expand(3))
+    with pytest.raises(RuntimeError, match="some elements of the input tensor"):
+        dg.add(x[:4], 1.0, out=x[2:])
+    dg.add(x[:3], 1.0, out=x[3:])  # other elements of the same memory
+    assert x.tolist() == [0, 1, 2, 1, 2, 3]
+    assert dg.add(x, 1.0, out=x) is x  # and the very same ones
+    assert x.tolist() == [1, 2, 3, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["maximum", "eq", "pow"])
+def test_functions_of_numbers_alone_are_refused(name: str) -> None:
+    with pytest.raises(TypeError, match="must be Tensor, not int"):
+        getattr(dg, name)(2, 3)
+
+
+def test_in_place_functions_are_the_methods() -> None:
+    x = dg.tensor([-1.0, 2.0])
+    assert dg.relu_(x) is x
+    assert x.tolist() == [0.0, 2.0]
+    assert dg.zero_(x).tolist() == [0.0, 0.0]

@@ -6,6 +6,6 @@ deterministic already.
 
 from __future__ import annotations
 
-from distgrad.backends import cudnn, mkldnn, mps
+from distgrad.backends import cuda, cudnn, mkl, mkldnn, mps, openmp
 
-__all__ = ["cudnn", "mkldnn", "mps"]
+__all__ = ["cuda", "cudnn", "mkl", "mkldnn", "mps", "openmp"]

@@ -1,8 +1,8 @@
 """Probability distributions under torch.distributions' names.
 
 Invariant: every name here means what the same name in torch.distributions means. Samples take a fixed number of words
-of the generator per element (see `distgrad.ops.sampling`), so they do not depend on the number of workers; they are not
-the numbers that torch draws.
+of the generator per element, so they do not depend on the number of workers. They are torch's from the same seed but
+for those of gamma and count distributions (see `distgrad.ops.sampling`).
 """
 
 from distgrad.distributions import constraints, kl, transforms, utils

@@ -41,8 +41,7 @@ class Cauchy(Distribution):
         return dg.full(tuple(self._extended_shape()), math.inf, dtype=self.loc.dtype)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        u = sampling.uniforms(self._extended_shape(sample_shape), self.loc.dtype)
-        return self.loc + (math.pi * (u - 0.5)).tan() * self.scale
+        return self.loc + sampling.cauchys(self._extended_shape(sample_shape), self.loc.dtype) * self.scale
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:

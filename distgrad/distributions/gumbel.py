@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from distgrad.distributions import constraints, sampling
+import distgrad as dg
+from distgrad.distributions import constraints
 from distgrad.distributions.distribution import Distribution
 from distgrad.distributions.utils import broadcast_all
 from distgrad.tensor import Tensor
@@ -47,7 +48,8 @@ class Gumbel(Distribution):
         return self.stddev.square()
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        u = sampling.uniforms(self._extended_shape(sample_shape), self.loc.dtype)
+        info = dg.finfo(self.loc.dtype)
+        u = dg.rand(tuple(self._extended_shape(sample_shape)), dtype=self.loc.dtype) * (1 - info.eps) + info.tiny
         return self.loc - self.scale * (-u.log()).log()
 
     def log_prob(self, value: Tensor) -> Tensor:

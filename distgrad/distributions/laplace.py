@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import distgrad as dg
 from distgrad.distributions import constraints, sampling
 from distgrad.distributions.distribution import Distribution
 from distgrad.distributions.utils import broadcast_all
@@ -44,7 +45,8 @@ class Laplace(Distribution):
         return math.sqrt(2) * self.scale
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        centered = sampling.uniforms(self._extended_shape(sample_shape), self.loc.dtype) * 2 - 1
+        least = dg.finfo(self.loc.dtype).eps - 1  # -1 itself would give an infinite sample
+        centered = sampling.uniforms_between(self._extended_shape(sample_shape), self.loc.dtype, least, 1)
         return self.loc - self.scale * centered.sign() * (-centered.abs()).log1p()
 
     def log_prob(self, value: Tensor) -> Tensor:

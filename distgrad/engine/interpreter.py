@@ -7,6 +7,7 @@ the failure and knows the program, does not let the results be read.
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ class Context:
 class _Step:
     """An instruction made ready for one rank: attributes localized, context built."""
 
-    __slots__ = ("attrs", "bucket", "casts", "context", "free", "function", "generator", "ins", "instruction", "outs", "single")
+    __slots__ = ("attrs", "bucket", "casts", "context", "free", "function", "generator", "ins", "instruction", "into", "outs",
+                 "reuses", "single")
 
     def __init__(self, instruction: Instruction, rank: int, world_size: int) -> None:
         op = instruction.op
@@ -62,9 +64,35 @@ class _Step:
         self.ins, self.outs, self.free = instruction.ins, instruction.outs, instruction.free
         self.bucket = op.name == "bucket"
         self.single = len(instruction.outs) == 1 and not self.bucket
+        self.reuses = op.reuses
+        self.into = _overwritable(instruction, rank) if isinstance(op.kernel, np.ufunc) and self.single else ()
         self.context = Context(rank, world_size, instruction.in_specs, instruction.out_specs)
         if (instruction.through is not None or op.collective) and not self.generator:
             self.function = partial(_alone, self.function, self.context)
+
+
+def _overwritable(instruction: Instruction, rank: int) -> tuple[int, ...]:
+    """Gives the inputs that die at an instruction and are as large as its output: a ufunc may write there."""
+    out = instruction.out_specs[0]
+    casts = instruction.casts or (None,) * len(instruction.ins)
+    return tuple(
+        position
+        for position, (register, spec, cast) in enumerate(zip(instruction.ins, instruction.in_specs, casts))
+        if register in instruction.free and cast is None and not isinstance(spec, type)
+        and spec.meta.dtype is out.meta.dtype and spec.local_shape(rank) == out.local_shape(rank)
+    )
+
+
+def _owned(values: list[Any], position: int) -> bool:
+    """Says whether an array that dies at this instruction is referred to by its register and `values` alone.
+
+    `getrefcount` counts these two and its own argument. A view, or an array that has one, has an owner elsewhere.
+    """
+    value = values[position]
+    if type(value) is not np.ndarray or value.base is not None or not value.flags.writeable:
+        return False
+    del value
+    return sys.getrefcount(values[position]) == 3
 
 
 def _alone(kernel: Any, context: Context, *values: Any, **attrs: Any) -> Any:
@@ -92,7 +120,7 @@ class Prepared:
 def run(
     prepared: Prepared, rank: int, sequence: int, inputs: list[Any], numbers: tuple[Any, ...], failures: list[Failure]
 ) -> Generator[Any, Any, list[Any]]:
-    """Runs a program; gives the outputs, each an array or a `Failure`.
+    """Runs a program; gives the outputs, each an array or a `Failure`. `inputs` is emptied.
 
     A generator: it yields the generator of every exchange and is sent back the exchange's result, or a Failure when its
     own code raised. Failures that begin on this rank are appended. The caller sets numpy's error state: a generator must
@@ -100,11 +128,17 @@ def run(
     """
     program = prepared.program
     registers: list[Any] = [None] * program.registers
-    registers[: len(inputs)] = inputs
-    registers[len(inputs) : len(inputs) + len(numbers)] = numbers
+    count = len(inputs)
+    registers[:count] = inputs
+    registers[count : count + len(numbers)] = numbers
+    inputs.clear()  # an array whose slot has ended is the registers' alone
     for step in prepared.steps:
         values = [registers[r] for r in step.ins]
-        poison = next((v for v in values if type(v) is Failure), None)
+        poison: Failure | None = None
+        for register in step.ins:
+            if type(registers[register]) is Failure:
+                poison = registers[register]
+                break
         outs: Any = poison
         if poison is None or step.generator:
             try:
@@ -117,6 +151,11 @@ def run(
                     if type(outs) is Failure and poison is None:
                         outs = _failure(step, rank, sequence, values, outs)
                         failures.append(outs)
+                elif step.into and (into := next((p for p in step.into if _owned(values, p)), None)) is not None:
+                    outs = step.function(*values, out=values[into])
+                elif step.reuses:
+                    reuse = [r in step.free and _owned(values, p) for p, r in enumerate(step.ins)]
+                    outs = step.function(*values, reuse=reuse, **step.attrs)
                 else:
                     outs = step.function(*values, **step.attrs)
                 if poison is not None:

@@ -212,8 +212,15 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
     reduction = legacy_reduction(size_average, reduce, reduction)
     if p not in (1, 2):
         raise ValueError(f"multi_margin_loss: only p == 1 and p == 2 supported, got {p}")
-    if input.ndim not in (1, 2):
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction; allowed: 'none', 'mean', 'sum'")
+    if weight is not None and weight.ndim != 1:
+        raise ValueError(f"multi_margin_loss: weight must be one-dimensional, got shape {list(weight.shape)}")
+    if input.ndim > 2:
         raise RuntimeError(f"multi_margin_loss: expected an input (N, C) or (C,), got {list(input.shape)}")
+    shape = target.shape
+    if input.ndim == 0:
+        input = input.reshape((1,))
     if input.ndim == 1 and target.ndim == 1:
         target = target.reshape(())
     axis = _check_classes("multi_margin_loss", input, target, weight)
@@ -225,7 +232,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
     loss = keep(others, gap).sum(-1) / input.shape[axis]
     if weight is not None:
         loss = loss * ops.class_weight(weight.detach(), target, ignore_index=never)
-    return reduced(loss, reduction)
+    return reduced(loss.reshape(shape), reduction)
 
 
 def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: bool | None = None,
@@ -236,7 +243,9 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: bool | N
     PyTorch: F.multilabel_margin_loss.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
-    if input.ndim not in (1, 2) or input.shape != target.shape:
+    if input.ndim == 0:
+        input, target = input.reshape((1,)), target.reshape((1,)) if target.numel() == 1 else target
+    if input.ndim not in (1, 2) or input.shape != target.shape or not input.shape[-1]:
         raise RuntimeError(
             f"multilabel_margin_loss: inconsistent target size: {list(target.shape)} for input of size: "
             f"{list(input.shape)}; allowed: (N, C) or (C,), the same for both"

@@ -85,7 +85,7 @@ def type_as(input: Tensor, other: Tensor) -> Tensor:
 def type_name(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """Gives the name of the tensor's type ("distgrad.FloatTensor"), or the tensor as `dtype` (PyTorch: Tensor.type).
 
-    `dtype` is a dtype or such a name; ValueError for an unknown name.
+    `dtype` is a dtype, such a name or such a class; ValueError for an unknown name.
     """
     if dtype is None:
         return "distgrad." + next(name for name, kind in _TYPE_NAMES.items() if kind is input.dtype)
@@ -94,6 +94,8 @@ def type_name(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> A
         if kind is None:
             raise ValueError(f"type: invalid type: {dtype!r}; allowed: {', '.join(_TYPE_NAMES)}, or a dtype")
         dtype = kind
+    elif isinstance(dtype, type):
+        dtype = getattr(dtype, "dtype", dtype)  # a class such as FloatTensor
     return to_dtype(input, dtype)
 
 

@@ -47,7 +47,9 @@ def expand_copy(input: Tensor, size: Sequence[int], *, implicit: bool = False) -
 
 
 def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """Gives a copy of `narrow`."""
+    """Gives a copy of `narrow`; RuntimeError also for a dim outside the tensor's."""
+    if dim >= input.ndim:
+        raise RuntimeError(f"narrow_copy: expected a dim less than {input.ndim}, but got {dim}")
     return clone(movement.narrow(input, dim, start, length))
 
 

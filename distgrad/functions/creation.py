@@ -17,6 +17,7 @@ from distgrad.op import is_tensor
 from distgrad.ops import creation as ops
 from distgrad.ops.collective import redistribute
 from distgrad.placement import REPLICATE, Partial
+from distgrad.settings import strided
 
 __all__ = ["arange", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace", "logspace",
            "new_empty", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "range", "scalar_tensor",
@@ -39,6 +40,8 @@ def check_options(name: str, options: dict[str, Any]) -> None:
             raise TypeError(f"{name}() got an unexpected keyword argument '{key}'; allowed: {allowed}")
         if key == "device" and value is not None:
             Device(value)
+        if key == "layout" and value is not None and value is not strided:
+            raise RuntimeError(f"{name}(): layout {value} is not available; all tensors are strided")
 
 
 def finish(name: str, result: Tensor, options: dict[str, Any], like: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad import dtypes
+from distgrad.functions.layout import clone
 from distgrad.functions.movement import cat, narrow
 from distgrad.functions.reduction import cast_to, numpy_names, return_type
 from distgrad.meta import normalize_dim
@@ -76,6 +77,8 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
     if n < 0:
         raise RuntimeError(f"order must be non-negative but got {n}")
     axis = normalize_dim("diff", dim, input.ndim)
+    if n == 0:
+        return clone(input)
     parts = [part for part in (prepend, input, append) if part is not None]
     x = cat(parts, axis) if len(parts) > 1 else input
     for _ in range(n):

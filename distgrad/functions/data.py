@@ -14,9 +14,9 @@ from distgrad.meta import TensorMeta
 from distgrad.op import is_tensor
 from distgrad.placement import Spec
 
-__all__ = ["BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor",
-           "LongTensor", "ShortTensor", "as_tensor", "asarray", "from_dlpack", "from_numpy", "new", "new_tensor",
-           "tensor"]
+__all__ = ["BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor",
+           "IntTensor", "LongTensor", "ShortTensor", "as_tensor", "asarray", "from_dlpack", "from_numpy", "new", "new_tensor",
+           "set_default_tensor_type", "tensor"]
 
 
 def _array_of(data: Any, kind: dtype_type | None) -> np.ndarray:
@@ -207,22 +207,51 @@ def legacy_node(data: Any, sizes: tuple[Any, ...], kind: dtype_type | None = Non
     return node_of(_array_of(data, kind))
 
 
-class _TypedTensor:
-    """A legacy constructor such as `LongTensor`: called with sizes or data, it makes a tensor of its dtype."""
+class _TypedTensor(type):
+    """A legacy class such as `LongTensor`: called with sizes or data it makes a tensor of its dtype, and tensors of
+    that dtype are its instances.
+    """
 
-    def __init__(self, kind: dtype_type) -> None:
-        self.dtype = kind
+    dtype: dtype_type
 
-    def __call__(self, data: Any = None, *sizes: Any) -> Any:
-        return _wrap(legacy_node(data, sizes, self.dtype))
+    def __new__(cls, kind: dtype_type, name: str) -> _TypedTensor:
+        return super().__new__(cls, name, (), {"dtype": kind, "__module__": "distgrad"})
+
+    def __init__(cls, kind: dtype_type, name: str) -> None:
+        super().__init__(name, (), {})
+
+    def __call__(cls, data: Any = None, *sizes: Any, device: Any = None) -> Any:
+        if device is not None:
+            make_device(device)
+        return _wrap(legacy_node(data, sizes, cls.dtype))
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return is_tensor(instance) and instance.dtype is cls.dtype  # type: ignore[attr-defined]  # a tensor
 
 
-BoolTensor = _TypedTensor(dtypes.bool_)
-ByteTensor = _TypedTensor(dtypes.uint8)
-CharTensor = _TypedTensor(dtypes.int8)
-DoubleTensor = _TypedTensor(dtypes.float64)
-FloatTensor = _TypedTensor(dtypes.float32)
-HalfTensor = _TypedTensor(dtypes.float16)
-IntTensor = _TypedTensor(dtypes.int32)
-LongTensor = _TypedTensor(dtypes.int64)
-ShortTensor = _TypedTensor(dtypes.int16)
+BFloat16Tensor = _TypedTensor(dtypes.bfloat16, "BFloat16Tensor")
+BoolTensor = _TypedTensor(dtypes.bool_, "BoolTensor")
+ByteTensor = _TypedTensor(dtypes.uint8, "ByteTensor")
+CharTensor = _TypedTensor(dtypes.int8, "CharTensor")
+DoubleTensor = _TypedTensor(dtypes.float64, "DoubleTensor")
+FloatTensor = _TypedTensor(dtypes.float32, "FloatTensor")
+HalfTensor = _TypedTensor(dtypes.float16, "HalfTensor")
+IntTensor = _TypedTensor(dtypes.int32, "IntTensor")
+LongTensor = _TypedTensor(dtypes.int64, "LongTensor")
+ShortTensor = _TypedTensor(dtypes.int16, "ShortTensor")
+
+
+def set_default_tensor_type(t: Any) -> None:
+    """Sets the dtype of new floating-point tensors by a class or its name, such as `DoubleTensor`.
+
+    TypeError for anything but the floating-point classes of the CPU (PyTorch: torch.set_default_tensor_type).
+    """
+    name = t if isinstance(t, str) else getattr(t, "__name__", "")
+    root, _, short = name.rpartition(".")
+    found = {"FloatTensor": dtypes.float32, "DoubleTensor": dtypes.float64, "HalfTensor": dtypes.float16,
+             "BFloat16Tensor": dtypes.bfloat16}.get(short)  # fmt: skip
+    if found is None or "cuda" in root:
+        raise TypeError(
+            f"set_default_tensor_type: got {t!r}; allowed: FloatTensor, DoubleTensor, HalfTensor, BFloat16Tensor"
+        )
+    dtypes.set_default(found)

@@ -1,16 +1,17 @@
 """Dropout in all its forms and activations with random slopes or choices.
 
-Invariant: a call takes exactly one draw of the default generator, and a mask depends on the global position of an
-element only, so the same elements are dropped for any number of workers.
+Invariant: a call takes the words of the default generator that PyTorch takes, and a mask depends on the global position
+of an element only, so the same elements are dropped for any number of workers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from distgrad.functions.activation import softmax
-from distgrad.functions.random import next_draw
+from distgrad.functions.random import in_memory_order, memory_order, next_doubles, next_uniforms
 from distgrad.ops import random as ops
 from distgrad.ops.elementwise import log, where
 from distgrad.warn import warn_user
@@ -39,8 +40,25 @@ def _dropped(input: Tensor, p: float, training: bool, inplace: bool, mask_shape:
         return input
     if p == 1.0:
         return _given(input, input * 0.0, inplace)
-    result, _ = ops.dropout(input, 1.0 - p, *next_draw(None), mask_shape=mask_shape)
+    order = memory_order(input) if mask_shape == input.shape else None
+    if order is not None:
+        return _given(input, _dropped_in_order(input, p, order), inplace)
+    result, _ = ops.dropout(input, 1.0 - p, *next_doubles(None, mask_shape), mask_shape=mask_shape)
     return _given(input, result, inplace)
+
+
+def _dropped_in_order(input: Tensor, p: float, order: Sequence[int]) -> Tensor:
+    turned = input.permute(*order)
+    shape = tuple(turned.shape)
+    result, _ = ops.dropout(turned, 1.0 - p, *next_doubles(None, shape), mask_shape=shape)
+    return result.permute(*(order.index(d) for d in range(len(order))))
+
+
+def dropout_in_order(input: Tensor, p: float, training: bool, order: Sequence[int]) -> Tensor:
+    """Returns `dropout` whose mask is drawn with the dims in that order, the slowest first."""
+    if not training or p in (0.0, 1.0):
+        return dropout(input, p, training)
+    return _dropped_in_order(input, p, order)
 
 
 def _feature_shape(input: Tensor) -> tuple[int, ...]:
@@ -110,7 +128,11 @@ def _alpha_dropped(input: Tensor, p: float, training: bool, inplace: bool, mask_
     if p == 1.0:
         return _given(input, input * 0.0, inplace)
     a = 1.0 / math.sqrt((_SELU_LIMIT**2 * p + 1) * (1 - p))
-    kept = ops.bernoulli(1.0 - p, *next_draw(None), shape=mask_shape, dtype=input.dtype.name)
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        return ops.bernoulli(1.0 - p, *next_doubles(None, shape), shape=shape, dtype=input.dtype.name)
+
+    kept = in_memory_order(input, draw) if mask_shape == input.shape else draw(mask_shape)
     shift = (kept - 1.0) * (_SELU_LIMIT * a) + _SELU_LIMIT * a * p
     return _given(input, input * (kept * a) + shift, inplace)
 
@@ -134,13 +156,14 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
           inplace: bool = False) -> Tensor:
     """Returns x where it is positive and a * x elsewhere, a uniform on [lower, upper) in training and their mean else.
 
-    RuntimeError when lower > upper. PyTorch: F.rrelu.
+    The slopes are not PyTorch's. RuntimeError when lower > upper. PyTorch: F.rrelu.
     """
     if lower > upper:
         raise RuntimeError(f"rrelu: Lower bound should be less than or equal to the upper bound, got {lower} > {upper}")
     if training:
-        slope = ops.uniform(float(lower), float(upper), *next_draw(None), shape=tuple(input.shape),
-                            dtype=input.dtype.name)
+        # PyTorch takes words for the negative elements only; how many there are is not known here.
+        kind, shape = input.dtype.name, tuple(input.shape)
+        slope = ops.uniform(float(lower), float(upper), *next_uniforms(None, shape, kind), shape=shape, dtype=kind)
     else:
         slope = (lower + upper) / 2
     return _given(input, where(input > 0, input, input * slope), inplace)
@@ -153,7 +176,8 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
 
     PyTorch: F.gumbel_softmax.
     """
-    race = ops.exponential(1.0, *next_draw(None), shape=tuple(logits.shape), dtype=logits.dtype.name)
+    shape = tuple(logits.shape)
+    race = ops.exponential(1.0, *next_doubles(None, shape), shape=shape, dtype=logits.dtype.name)
     soft = softmax((logits - log(race)) / tau, dim)
     if not hard:
         return soft

@@ -258,7 +258,9 @@ def sub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
 
 
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
-    """Subtracts `alpha * input` from `other`, broadcasting."""
+    """Subtracts `alpha * input` from `other`, broadcasting. TypeError for a number as input."""
+    if not is_tensor(input):
+        raise TypeError(f"rsub(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
     return sub(other, input, alpha=alpha)
 
 

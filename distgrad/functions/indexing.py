@@ -20,7 +20,7 @@ from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import indexing as ops
 from distgrad.ops.creation import full
-from distgrad.ops.elementwise import cast, clamp_min, floor_divide
+from distgrad.ops.elementwise import cast, clamp_min, floor_divide, vanish
 from distgrad.ops.elementwise import where as _where
 from distgrad.ops.movement import expand, reshape
 from distgrad.ops.movement import slice as slice_op
@@ -155,6 +155,8 @@ def _scalar(name: str, input: Tensor, value: Any) -> Any:
         raise RuntimeError(
             f"{name}: only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
         )
+    if value.dtype.is_complex and not input.dtype.is_complex:
+        raise RuntimeError(f"{name}: value cannot be converted to type {input.dtype.name} without overflow, it is complex")
     return value if value.dtype is input.dtype else cast(value, dtype=input.dtype.name)
 
 
@@ -221,6 +223,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """Gives out[i][j] = input[index[i][j]][j] for dim 0, and so on (PyTorch: torch.gather); gradients are dense."""
     _check_index("gather", index)
+    if not index.numel() and index.ndim != input.ndim:
+        nothing = full(0, shape=tuple(index.shape), dtype=input.dtype.name)  # whatever the dims
+        return vanish(input).sum() * nothing
     return ops.take_along(input, index, axis=normalize_dim("gather", dim, input.ndim))
 
 

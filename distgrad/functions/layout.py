@@ -117,6 +117,8 @@ def stride(input: Any, dim: int | None = None) -> Any:
         elif name == "slice":
             axis = attrs["axis"]
             strides = (*strides[:axis], strides[axis] * attrs["step"], *strides[axis + 1 :])
+        elif name == "as_strided":
+            strides = attrs["strides"]
         elif name == "take_row":
             strides = (*strides[: attrs["axis"]], *strides[attrs["axis"] + 1 :])
         elif name == "diagonal":
@@ -135,10 +137,16 @@ def stride(input: Any, dim: int | None = None) -> Any:
 
 
 def is_contiguous(input: Any, memory_format: Any = None) -> bool:
-    """Says whether the elements lie in memory in row-major order, as PyTorch's would."""
+    """Says whether the elements lie in memory in row-major order, as PyTorch's would, or in the order asked for."""
+    shape = input.shape
+    if memory_format is not None and memory_format.name.startswith("channels_last"):
+        if len(shape) != (5 if memory_format.name.endswith("3d") else 4):
+            return False
+        inner = _row_major((shape[0], *shape[2:], shape[1]))  # of N, the other dims, C
+        wanted = (inner[0], inner[-1], *inner[1:-1])
+        return all(n == 1 or s == r for n, s, r in zip(shape, stride(input), wanted))
     if input._view is None:
         return True
-    shape = input.shape
     return prod(shape) == 0 or all(
         n == 1 or s == r for n, s, r in zip(shape, stride(input), _row_major(shape))
     )

@@ -18,7 +18,7 @@ from distgrad.op import is_tensor
 from distgrad.ops import linalg_solve as ops
 from distgrad.ops.contraction import matmul
 from distgrad.ops.elementwise import abs as absolute
-from distgrad.ops.elementwise import gt, square, where
+from distgrad.ops.elementwise import gt, square, vanish, where
 from distgrad.ops.linalg_common import check_matrix, check_same_dtype, check_square, identity, mt
 from distgrad.ops.movement import expand, permute, reshape
 from distgrad.ops.reduction import sum as sum_of
@@ -164,6 +164,8 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
             residuals = reshape(residuals, shape=tuple(residuals.shape[:-1]))
     else:
         residuals = _empty(A.dtype.to_real())
+        if A.requires_grad or B.requires_grad:  # empty, and as in PyTorch with a history
+            residuals = residuals * vanish(sum_of(absolute(solution), axis=tuple(range(solution.ndim)), keepdims=False))
     if vector:
         solution = reshape(solution, shape=tuple(solution.shape[:-1]))
     return _LSTSQ(solution, residuals, _empty("int64") if driver == "gels" else rank, values.detach())
@@ -190,7 +192,7 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
     if not isinstance(n, int):
         raise TypeError(f"linalg.matrix_power: n must be an int, got {type(n).__name__}")
     if n == 0:
-        return expand(identity(int(A.shape[-1]), A.dtype), shape=tuple(A.shape))
+        return expand(identity(int(A.shape[-1]), A.dtype), shape=tuple(A.shape)) + vanish(A)
     power = inv(A) if n < 0 else A
     result, left = None, builtins.abs(n)
     while True:

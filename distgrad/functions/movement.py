@@ -73,9 +73,14 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, axis: int | None = None) -> Any
 
     ValueError for no tensors, RuntimeError when other sizes differ.
     """
+    if is_tensor(tensors):
+        raise TypeError("cat(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor")
     given = tuple(tensors)
     if not given:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
+    for position, x in enumerate(given):
+        if not is_tensor(x):
+            raise TypeError(f"cat(): expected Tensor as element {position} in argument 0, but got {type(x).__name__}")
     kept = tuple(x for x in given if x.shape != (0,))
     if kept and len(kept) < len(given) and kept[0].ndim != 1:
         kind = dtypes.result_type([x._node.spec.meta for x in given])
@@ -125,15 +130,21 @@ def atleast_3d(*tensors: Any) -> Any:
     return _at_least(tensors, lambda s: s if len(s) > 2 else (*s, 1) if len(s) == 2 else (1, *(s or (1,)), 1))
 
 
+def _some(name: str, tensors: Sequence[Any]) -> Sequence[Any]:
+    if not tensors:
+        raise RuntimeError(f"{name} expects a non-empty TensorList")
+    return tensors
+
+
 def hstack(tensors: Sequence[Any]) -> Any:
     """Joins along dim 1, 1-d tensors along dim 0."""
-    given = atleast_1d(list(tensors))
+    given = _some("hstack", atleast_1d(list(tensors)))
     return cat(given, 0 if given and given[0].ndim == 1 else 1)
 
 
 def vstack(tensors: Sequence[Any]) -> Any:
     """Joins along dim 0 what is at least 2-d."""
-    return cat(atleast_2d(list(tensors)))
+    return cat(_some("vstack", atleast_2d(list(tensors))))
 
 
 row_stack = vstack
@@ -141,7 +152,7 @@ row_stack = vstack
 
 def dstack(tensors: Sequence[Any]) -> Any:
     """Joins along dim 2 what is at least 3-d."""
-    return cat(atleast_3d(list(tensors)), 2)
+    return cat(_some("dstack", atleast_3d(list(tensors))), 2)
 
 
 def column_stack(tensors: Sequence[Any]) -> Any:
@@ -207,6 +218,8 @@ def narrow(input: Any, dim: int, start: Any, length: int) -> Any:
     if input.ndim == 0:
         raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     d = normalize_dim("narrow", dim, input.ndim)
+    if is_tensor(start) and (start.ndim or start.dtype.category != 1):
+        raise RuntimeError(f"narrow: start must be an 0-dim integral Tensor, got {start.dtype.name} {list(start.shape)}")
     rows, first, length = input.shape[d], as_int(start), as_int(length)
     if length < 0:
         raise RuntimeError("narrow(): length must be non-negative.")
@@ -431,9 +444,9 @@ def triu(input: Any, diagonal: int = 0) -> Any:
     return _triangle(ops.triu, input, diagonal)
 
 
-def flip(input: Any, *dims: Any) -> Any:
-    """Gives a copy with the order reversed along the given dims."""
-    axis = normalize_dims("flip", sizes_of(dims), input.ndim, empty_means_all=False)
+def flip(input: Any, *shape: Any, dims: Sequence[int] | None = None) -> Any:
+    """Gives a copy with the order reversed along the given dims: `flip(x, (0, 1))`, `x.flip(0, 1)` or by keyword."""
+    axis = normalize_dims("flip", sizes_of(shape if dims is None else (dims,)), input.ndim, empty_means_all=False)
     return ops.flip(input, axis=axis) if axis else clone(input)
 
 
@@ -455,6 +468,8 @@ def rot90(input: Any, k: int = 1, dims: Sequence[int] = (0, 1)) -> Any:
     """Turns the plane of two dims by 90 degrees, k times from the first towards the second."""
     if len(dims) != 2:
         raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
+    if input.ndim < 2:
+        raise RuntimeError(f"expected total dims >= 2, but got total dims = {input.ndim}")
     first, second = (normalize_dim("rot90", d, input.ndim) for d in dims)
     if first == second:
         raise RuntimeError(f"expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}")
@@ -516,6 +531,10 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
     if value is not None and value != 0:
         raise RuntimeError(f'Padding mode "{mode}" doesn\'t take in value argument')
+    if mode == "circular":  # what is cut first takes no part in the circle
+        for d, before, after in pairs:
+            input = _crop(input, d, before, after)
+        pairs = [(d, builtins.max(before, 0), builtins.max(after, 0)) for d, before, after in pairs]
     for d, before, after in pairs:
         input = _pad_edges(input, d, before, after, mode)
     return input

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from distgrad.functions.labels import shown_as
+from distgrad.functions.layout import clone
 from distgrad.functions.movement import pad
 from distgrad.functions.reduction import vector_norm
 from distgrad.meta import broadcast_shapes, normalize_dim
@@ -165,6 +166,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     In training with the statistics of the whole global batch, which also move the running ones (the variance unbiased);
     otherwise with the running ones (RuntimeError without). ValueError for one value per channel. PyTorch: F.batch_norm.
     """
+    if input.ndim == 1 and not input.numel():
+        return clone(input)
     if input.ndim < 2:
         raise RuntimeError(f"batch_norm: expected an input (N, C, *), got shape {list(input.shape)}")
     channels = input.shape[1]
@@ -220,7 +223,9 @@ def normalize(input: Tensor, p: float = 2.0, dim: int | Sequence[int] = 1, eps: 
               out: Tensor | None = None) -> Tensor:
     """Returns x / max(norm, eps) with the p-norm over `dim`. PyTorch: F.normalize."""
     result = input / clamp_min(vector_norm(input, p, dim, True), eps)
-    return result if out is None else out._assign(result)
+    if out is None:
+        return result
+    return out._assign(result) if out.shape == result.shape else out._resize(result)
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:

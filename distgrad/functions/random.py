@@ -1,20 +1,25 @@
 """Functions that draw random numbers, and the fillers behind `Tensor.uniform_` and its relatives, as in PyTorch.
 
-Invariant: a call takes exactly one draw of its generator (see `distgrad.random`); everything else about the numbers is
-the global position of an element, so they are the same for any number of workers. The values differ from PyTorch's.
+Invariant: a call takes as many words of its generator's stream as PyTorch does, known from shape and dtype alone;
+everything else about the numbers is the global position of an element, so they are the same for any number of workers.
+From the same seed they are PyTorch's. Exceptions: `poisson` (see `distgrad.ops.sampling`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from distgrad import dtypes
+from distgrad import draws, dtypes
 from distgrad.functions.creation import as_real, as_size, finish
+from distgrad.functions.layout import is_contiguous, stride
 from distgrad.meta import broadcast_shapes
 from distgrad.op import is_tensor
 from distgrad.ops import random as ops
+from distgrad.ops import sampling
 from distgrad.random import Generator, default_generator
 
 __all__ = ["bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "multinomial", "normal",
@@ -22,15 +27,72 @@ __all__ = ["bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_", "
            "randperm", "uniform_"]
 
 Tensor = Any
+Shape = tuple[int, ...]
+
+_WIDE = ("float64", "complex128")  # what takes two words for a number
 
 
-def next_draw(generator: Generator | None) -> tuple[int, int]:
-    """Takes the address (seed, counter) of the next draw of a generator (None: the default one)."""
-    if generator is None:
-        return default_generator.draw()
-    if not isinstance(generator, Generator):
-        raise TypeError(f"generator must be a distgrad.Generator, got {type(generator).__name__}")
-    return generator.draw()
+def _generator(given: Generator | None) -> Generator:
+    if given is None:
+        return default_generator
+    if not isinstance(given, Generator):
+        raise TypeError(f"generator must be a distgrad.Generator, got {type(given).__name__}")
+    return given
+
+
+def next_draw(generator: Generator | None, words: int) -> tuple[int, int]:
+    """Takes words of the stream of a generator (None: the default one): gives (seed, position)."""
+    return _generator(generator).take(words)
+
+
+def next_doubles(generator: Generator | None, shape: Shape) -> tuple[int, int]:
+    """Takes two words for each element of a shape: gives (seed, position)."""
+    return _generator(generator).take(2 * prod(shape))
+
+
+def _numbers(shape: Shape, kind: str) -> int:
+    """Gives how many real numbers a tensor consists of."""
+    return prod(shape) * (2 if kind.startswith("complex") else 1)
+
+
+def next_uniforms(generator: Generator | None, shape: Shape, kind: str) -> tuple[int, int]:
+    """Takes the words for uniform numbers of a dtype: gives (seed, position)."""
+    return _generator(generator).take(_numbers(shape, kind) * (2 if kind in _WIDE else 1))
+
+
+def next_normals(generator: Generator | None, shape: Shape, kind: str, in_order: bool = True) -> tuple[int, int, int]:
+    """Takes the words for normal numbers of a dtype: gives (seed, position, cached), see `distgrad.ops.random`.
+
+    16 numbers and more are made in runs when they lie `in_order` in memory, as in PyTorch.
+    """
+    source = _generator(generator)
+    count = _numbers(shape, kind)
+    if count < 16 or not in_order:
+        return source.take_pairs(count)
+    return *source.take(draws.normal_words(shape, dtypes.named(kind).numpy)), ops.IN_RUNS
+
+
+def memory_order(input: Tensor) -> list[int] | None:
+    """Gives the dims of a tensor in the order they lie in memory, slowest first; None when that is their order.
+
+    Only views lie in another order here; in PyTorch so do the results of elementwise functions of such views.
+    """
+    if input._view is None or input.ndim < 2 or is_contiguous(input):
+        return None
+    strides, shape = stride(input), input.shape
+    order = sorted((d for d, n in enumerate(shape) if n != 1), key=lambda d: -strides[d])
+    return None if order == sorted(order) else order + [d for d, n in enumerate(shape) if n == 1]
+
+
+def in_memory_order(input: Tensor, draw: Callable[[Shape], Tensor]) -> Tensor:
+    """Gives `draw(shape)` for the dims of a tensor in the order they lie in memory, and puts them back in place.
+
+    PyTorch fills memory from its beginning, so a transposed tensor gets a transposed draw.
+    """
+    order = memory_order(input)
+    if order is None:
+        return draw(tuple(input.shape))
+    return draw(tuple(input.shape[d] for d in order)).permute(*(order.index(d) for d in range(len(order))))
 
 
 def _floating(name: str, kind: dtypes.dtype, *, allow_complex: bool = True) -> dtypes.dtype:
@@ -55,28 +117,35 @@ def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, **op
     """
     shape = as_size("rand", size or (options.pop("size", ()),))
     kind = _kind("rand", dtype)
-    return finish("rand", ops.uniform(0.0, 1.0, *next_draw(generator), shape=shape, dtype=kind), options)
+    return finish("rand", ops.uniform(0.0, 1.0, *next_uniforms(generator, shape, kind), shape=shape, dtype=kind), options)
 
 
 def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, **options: Any) -> Tensor:
     """Returns standard normal numbers, shape `size`. PyTorch: torch.randn."""
     shape = as_size("randn", size or (options.pop("size", ()),))
     kind = _kind("randn", dtype)
-    return finish("randn", ops.normal(0.0, 1.0, *next_draw(generator), shape=shape, dtype=kind), options)
+    made = ops.normal(0.0, 1.0, *next_normals(generator, shape, kind), shape=shape, dtype=kind)
+    return finish("randn", made, options)
 
 
 def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, **options: Any) -> Tensor:
     """Returns numbers uniform on [0, 1) in the input's shape and dtype (or `dtype`). PyTorch: torch.rand_like."""
     grad = {"requires_grad": options.pop("requires_grad", False)}
-    made = rand(tuple(input.shape), generator=generator, dtype=dtype or input.dtype, **options)
+    kind = dtype or input.dtype
+    made = in_memory_order(input, lambda shape: rand(shape, generator=generator, dtype=kind, **options))
     return finish("rand_like", made, grad, input)
 
 
 def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, **options: Any) -> Tensor:
     """Returns standard normal numbers in the input's shape and dtype (or `dtype`). PyTorch: torch.randn_like."""
     grad = {"requires_grad": options.pop("requires_grad", False)}
-    made = randn(tuple(input.shape), generator=generator, dtype=dtype or input.dtype, **options)
-    return finish("randn_like", made, grad, input)
+    kind = _kind("randn_like", dtype or input.dtype)
+
+    def draw(shape: Shape) -> Tensor:
+        numbers = next_normals(generator, shape, kind, memory_order(input) is None)
+        return finish("randn_like", ops.normal(0.0, 1.0, *numbers, shape=shape, dtype=kind), options)
+
+    return finish("randn_like", in_memory_order(input, draw), grad, input)
 
 
 def _integers(name: str, low: Any, high: Any, shape: tuple[int, ...], kind: dtypes.dtype,
@@ -85,7 +154,10 @@ def _integers(name: str, low: Any, high: Any, shape: tuple[int, ...], kind: dtyp
     if first >= stop:
         raise RuntimeError(f"{name}: random_ expects 'from' to be less than 'to', but got from={first} >= to={stop}")
     _check_integers(name, first, stop, kind)
-    return ops.randint(first, stop, *next_draw(generator), shape=shape, dtype=kind.name)
+    count = stop - first
+    wide = count >= draws.WIDE_RANGE
+    return ops.randint(first, count, wide, *next_draw(generator, (1 + wide) * prod(shape)), shape=shape,
+                       dtype=kind.name)
 
 
 _MANTISSA = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
@@ -133,7 +205,8 @@ def randint_like(input: Tensor, *args: Any, generator: Generator | None = None, 
     Called as randint_like(input, high) or randint_like(input, low, high). PyTorch: torch.randint_like.
     """
     grad = {"requires_grad": options.pop("requires_grad", False)}
-    made = randint(*args, size=tuple(input.shape), generator=generator, dtype=dtype or input.dtype, **options)
+    kind = dtype or input.dtype
+    made = in_memory_order(input, lambda shape: randint(*args, size=shape, generator=generator, dtype=kind, **options))
     return finish("randint_like", made, grad, input)
 
 
@@ -142,7 +215,8 @@ def randperm(n: Any, *, generator: Generator | None = None, dtype: Any = None, *
     shape = as_size("randperm", (n,))
     kind = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
     _check_integers("randperm", 0, max(shape[0], 1), kind)
-    return finish("randperm", ops.permutation(*next_draw(generator), shape=shape, dtype=kind.name), options)
+    numbers = next_draw(generator, draws.permutation_words(shape[0]))
+    return finish("randperm", ops.permutation(*numbers, shape=shape, dtype=kind.name), options)
 
 
 def _check_std(name: str, std: Any) -> None:
@@ -163,17 +237,18 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
         if size is None:
             raise TypeError("normal() needs 'size' when mean and std are numbers")
         _check_std("normal", std)
-        made = ops.normal(float(mean), float(std), *next_draw(generator), shape=as_size("normal", (size,)),
-                          dtype=_kind("normal", dtype))
+        shape, kind = as_size("normal", (size,)), _kind("normal", dtype)
+        made = ops.normal(float(mean), float(std), *next_normals(generator, shape, kind), shape=shape, dtype=kind)
         return finish("normal", made, options)
     if size is not None:
         raise TypeError("normal() takes no 'size' when mean or std is a tensor; their shapes decide")
     if not is_tensor(std):
         _check_std("normal", std)
-    kind = _floating("normal", dtypes.result_type(tensors))
+    kind = _floating("normal", dtypes.result_type(tensors)).name
     shape = broadcast_shapes("normal", *(tuple(t.shape) for t in tensors))
     mean, std = (v if is_tensor(v) else float(v) for v in (mean, std))
-    return finish("normal", ops.normal_each(mean, std, *next_draw(generator), shape=shape, dtype=kind.name), options)
+    numbers = next_normals(generator, shape, kind)
+    return finish("normal", ops.normal_each(mean, std, *numbers, shape=shape, dtype=kind), options)
 
 
 def _check_probability(name: str, p: Any) -> float:
@@ -190,18 +265,19 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
     """
     shape, kind = tuple(input.shape), input.dtype.name
     if p is not None:
-        return ops.bernoulli(_check_probability("bernoulli", p), *next_draw(generator), shape=shape, dtype=kind)
+        return ops.bernoulli(_check_probability("bernoulli", p), *next_doubles(generator, shape), shape=shape, dtype=kind)
     _floating("bernoulli", input.dtype, allow_complex=False)
-    return ops.bernoulli_each(input, *next_draw(generator), shape=shape, dtype=kind)
+    return ops.bernoulli_each(input, *next_uniforms(generator, shape, kind), shape=shape, dtype=kind)
 
 
 def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     """Returns Poisson counts with the rates in `input`, in its floating dtype; RuntimeError for a negative rate.
 
-    PyTorch: torch.poisson.
+    The numbers are not PyTorch's (see `distgrad.ops.sampling`). PyTorch: torch.poisson.
     """
     _floating("poisson", input.dtype, allow_complex=False)
-    return ops.poisson(input, *next_draw(generator), shape=tuple(input.shape), dtype=input.dtype.name)
+    shape = tuple(input.shape)
+    return sampling.poisson(input, *next_doubles(generator, shape), shape=shape, dtype=input.dtype.name)
 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
@@ -223,8 +299,10 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
             f"multinomial: cannot sample n_sample > prob_dist.size(-1) samples without replacement: {num_samples} > "
             f"{input.shape[-1]}"
         )
-    return ops.multinomial(input.detach(), *next_draw(generator), num_samples=int(num_samples),
-                           replacement=bool(replacement), shape=tuple(input.shape))
+    shape = tuple(input.shape)
+    drawn = (*shape[:-1], int(num_samples)) if replacement and num_samples > 1 else shape
+    return ops.multinomial(input.detach(), *next_doubles(generator, drawn), num_samples=int(num_samples),
+                           replacement=bool(replacement), shape=shape)
 
 
 # Fillers: new values for a tensor that is there -------------------------------------------------------------
@@ -232,46 +310,56 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
 
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fills with numbers uniform on [from, to); RuntimeError when from > to. PyTorch: torch.Tensor.uniform_."""
-    kind = _floating("uniform_", input.dtype, allow_complex=False)
+    kind = _floating("uniform_", input.dtype, allow_complex=False).name
     low, high = float(from_), float(to)
     if not low <= high:
         raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={from_} > to={to}")
-    return input._assign(ops.uniform(low, high, *next_draw(generator), shape=tuple(input.shape), dtype=kind.name))
+    return input._assign(in_memory_order(input, lambda shape: ops.uniform(
+        low, high, *next_uniforms(generator, shape, kind), shape=shape, dtype=kind)))
 
 
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fills with normally distributed numbers; RuntimeError for a negative `std`. PyTorch: torch.Tensor.normal_."""
-    kind = _floating("normal_", input.dtype)
+    kind = _floating("normal_", input.dtype).name
     _check_std("normal_", std)
-    made = ops.normal(float(mean), float(std), *next_draw(generator), shape=tuple(input.shape), dtype=kind.name)
-    return input._assign(made)
+    in_order = is_contiguous(input)
+    return input._assign(in_memory_order(input, lambda shape: ops.normal(
+        float(mean), float(std), *next_normals(generator, shape, kind, in_order), shape=shape, dtype=kind)))
 
 
-def random_(input: Tensor, from_: int | None = None, to: int | None = None, *,
-            generator: Generator | None = None) -> Tensor:
+_LIMIT: Any = object()
+
+
+def random_(input: Tensor, from_: int | None = None, to: Any = _LIMIT, *, generator: Generator | None = None) -> Tensor:
     """Fills with whole numbers: random_(from, to) uniform on {from, ..., to - 1}, random_(to) on {0, ..., to - 1},
-    random_() on all from 0 that the dtype holds. PyTorch: torch.Tensor.random_.
+    random_() on all from 0 that the dtype holds, random_(from, None) on all from `from` that it holds.
+
+    PyTorch: torch.Tensor.random_.
     """
     kind = input.dtype
-    if to is None:
-        from_, to = None, from_
-    if to is None:
-        if kind.category == 3:
-            raise NotImplementedError(f"random_: not implemented for dtype {kind.name}")
-        to = _integer_limits(kind)[1] + 1
-    low, high = from_ or 0, to
-    return input._assign(_integers("random_", low, high, tuple(input.shape), kind, generator))
+    if kind.category == 3:
+        raise NotImplementedError(f"random_: not implemented for dtype {kind.name}")
+    limit = _integer_limits(kind)[1] + 1
+    if to is _LIMIT and from_ is None:
+        wide = kind.name in ("float64", "int64", "uint64")
+        return input._assign(in_memory_order(input, lambda shape: ops.randint(
+            0, limit, wide, *next_draw(generator, (1 + wide) * prod(shape)), shape=shape, dtype=kind.name)))
+    low, high = (0, from_) if to is _LIMIT else (from_ or 0, limit if to is None else to)
+    return input._assign(in_memory_order(input, lambda shape: _integers("random_", low, high, shape, kind, generator)))
 
 
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Fills with ones of probability `p`, a number or a tensor that broadcasts. PyTorch: torch.Tensor.bernoulli_."""
-    shape, kind = tuple(input.shape), input.dtype.name
+    kind = input.dtype.name
     if is_tensor(p):
-        _floating("bernoulli_", p.dtype, allow_complex=False)
+        chances = _floating("bernoulli_", p.dtype, allow_complex=False).name
+        shape = tuple(input.shape)
         p = p.detach().expand(shape)
-        return input._assign(ops.bernoulli_each(p, *next_draw(generator), shape=shape, dtype=kind))
+        numbers = next_uniforms(generator, shape, chances)
+        return input._assign(ops.bernoulli_each(p, *numbers, shape=shape, dtype=kind))
     chance = _check_probability("bernoulli_", p)
-    return input._assign(ops.bernoulli(chance, *next_draw(generator), shape=shape, dtype=kind))
+    return input._assign(in_memory_order(input, lambda shape: ops.bernoulli(
+        chance, *next_doubles(generator, shape), shape=shape, dtype=kind)))
 
 
 def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
@@ -279,11 +367,11 @@ def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | No
 
     PyTorch: torch.Tensor.exponential_.
     """
-    kind = _floating("exponential_", input.dtype, allow_complex=False)
+    kind = _floating("exponential_", input.dtype, allow_complex=False).name
     if not lambd > 0:
         raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd}")
-    made = ops.exponential(float(lambd), *next_draw(generator), shape=tuple(input.shape), dtype=kind.name)
-    return input._assign(made)
+    return input._assign(in_memory_order(input, lambda shape: ops.exponential(
+        float(lambd), *next_doubles(generator, shape), shape=shape, dtype=kind)))
 
 
 def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
@@ -291,20 +379,20 @@ def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator
 
     PyTorch: torch.Tensor.log_normal_.
     """
-    kind = _floating("log_normal_", input.dtype, allow_complex=False)
+    kind = _floating("log_normal_", input.dtype, allow_complex=False).name
     if not std > 0:
         raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std}")
-    made = ops.log_normal(float(mean), float(std), *next_draw(generator), shape=tuple(input.shape), dtype=kind.name)
-    return input._assign(made)
+    return input._assign(in_memory_order(input, lambda shape: ops.log_normal(
+        float(mean), float(std), *next_normals(generator, shape, kind, False), shape=shape, dtype=kind)))
 
 
 def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fills with Cauchy distributed numbers; RuntimeError unless `sigma` is positive. PyTorch: torch.Tensor.cauchy_."""
-    kind = _floating("cauchy_", input.dtype, allow_complex=False)
+    kind = _floating("cauchy_", input.dtype, allow_complex=False).name
     if not sigma > 0:
         raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma}")
-    made = ops.cauchy(float(median), float(sigma), *next_draw(generator), shape=tuple(input.shape), dtype=kind.name)
-    return input._assign(made)
+    return input._assign(in_memory_order(input, lambda shape: ops.cauchy(
+        float(median), float(sigma), *next_doubles(generator, shape), shape=shape, dtype=kind)))
 
 
 def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
@@ -314,5 +402,5 @@ def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -
     """
     if not 0 < p < 1:
         raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p}")
-    made = ops.geometric(float(p), *next_draw(generator), shape=tuple(input.shape), dtype=input.dtype.name)
-    return input._assign(made)
+    return input._assign(in_memory_order(input, lambda shape: ops.geometric(
+        float(p), *next_doubles(generator, shape), shape=shape, dtype=input.dtype.name)))

@@ -108,7 +108,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
 
 
 def _results(found: list[np.ndarray]) -> Any:
-    tensors = tuple(from_numpy(np.ascontiguousarray(f)) for f in found)
+    tensors = tuple(from_numpy(np.array(f, order="C")) for f in found)
     return tensors[0] if len(tensors) == 1 else tensors
 
 

@@ -12,7 +12,10 @@ from typing import Any
 from distgrad.functions.creation import as_size, linspace, ones
 from distgrad.functions.movement import stack
 
-__all__ = ["affine_grid", "channel_shuffle", "native_channel_shuffle", "pixel_shuffle", "pixel_unshuffle"]
+__all__ = [
+    "affine_grid", "affine_grid_generator", "channel_shuffle", "native_channel_shuffle", "pixel_shuffle",
+    "pixel_unshuffle",
+]
 
 Tensor = Any
 
@@ -127,3 +130,8 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     columns.append(ones(*spatial, dtype=theta.dtype))
     base = stack(columns, -1).reshape(prod(spatial), count + 1)
     return (base @ theta.transpose(1, 2)).reshape(sizes[0], *spatial, count)
+
+
+def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Gives `affine_grid`, under the name it has as torch.affine_grid_generator."""
+    return affine_grid(theta, size, align_corners)

@@ -67,6 +67,7 @@ from distgrad.functions.dropout import (
     gumbel_softmax,
     rrelu,
 )
+from distgrad.functions.embedding_bag import embedding_bag
 from distgrad.functions.indexing import embedding, one_hot
 from distgrad.functions.interpolation import (
     grid_sample,
@@ -133,6 +134,7 @@ from distgrad.functions.pooling import (
     max_unpool2d,
     max_unpool3d,
 )
+from distgrad.functions.sequence_loss import ctc_loss, linear_cross_entropy
 from distgrad.functions.vision import (
     affine_grid,
     channel_shuffle,
@@ -171,12 +173,14 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "dropout1d",
     "dropout2d",
     "dropout3d",
     "elu",
     "embedding",
+    "embedding_bag",
     "feature_alpha_dropout",
     "fold",
     "fractional_max_pool2d",
@@ -202,6 +206,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_cross_entropy",
     "local_response_norm",
     "log_softmax",
     "logsigmoid",

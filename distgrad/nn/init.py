@@ -65,20 +65,56 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
         return tensor.normal_(mean, std, generator=generator)
 
 
+_LARGEST_NORMAL = 8.6  # no draw of normal_ lies further from the mean, in standard deviations
+
+
 def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None
 ) -> Tensor:
-    """Fills with draws from the normal distribution cut off outside ``[a, b]``."""
+    """Fills with draws from the normal distribution cut off outside ``[a, b]``.
+
+    Elements are drawn until all fit, as torch does: where the bounds may cut something off, each round reads one value
+    back to see whether it was the last.
+    """
     if mean < a - 2 * std or mean > b + 2 * std:
         warn_user(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
             "The distribution of values may be incorrect.",
         )
     with dg.no_grad():
-        # Uniform values of the distribution function, taken through its inverse: no rejection, one draw per element.
+        if a < mean - _LARGEST_NORMAL * std and b > mean + _LARGEST_NORMAL * std:
+            return tensor.normal_(mean, std, generator=generator)
         low, high = (math.erf((bound - mean) / std / math.sqrt(2.0)) for bound in (a, b))
-        tensor.uniform_(low, high, generator=generator)
-        return tensor.erfinv_().mul_(std * math.sqrt(2.0)).add_(mean).clamp_(min=a, max=b)
+        fill = _normal_until_inside if (high - low) / 2 > 0.3 else _uniform_until_accepted
+        return fill(tensor, mean, std, a, b, generator)
+
+
+def _normal_until_inside(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any) -> Tensor:
+    """Draws normal numbers, and those outside the bounds again."""
+    low, high = (float(np.asarray(bound, tensor.dtype.numpy)) for bound in (a, b))
+    result: Any = tensor.normal_(mean, std, generator=generator)
+    while True:
+        outside = (result < low) | (result > high)
+        if not outside.any():
+            return result if result is tensor else tensor.copy_(result)
+        result = dg.where(outside, dg.empty_like(result).normal_(mean, std, generator=generator), result)
+
+
+def _uniform_until_accepted(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any) -> Tensor:
+    """Draws uniform numbers, each accepted with a probability in proportion to the density there."""
+    log_peak = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2
+
+    def refused(values: Any) -> Any:
+        log_density = values.sub(mean).div_(std).pow_(2).mul_(-0.5).sub_(log_peak)
+        return dg.empty_like(tensor).uniform_(generator=generator).log_().gt(log_density)
+
+    result: Any = dg.empty_like(tensor).uniform_(a, b, generator=generator)
+    pending = refused(result)
+    while pending.any():
+        again = dg.empty_like(tensor).uniform_(a, b, generator=generator)
+        result = dg.where(pending, again, result)
+        pending = pending & refused(again)
+    return tensor.copy_(result)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
@@ -163,22 +199,19 @@ def kaiming_normal_(
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
-    """Fills with ``gain`` times a (semi-)orthogonal matrix ``(rows, all other dimensions)``. Source: Saxe 2013.
-
-    The decomposition is computed on the driver, so on a cluster the drawn values are fetched once.
-    """
+    """Fills with ``gain`` times a (semi-)orthogonal matrix ``(rows, all other dimensions)``. Source: Saxe 2013."""
     if tensor.dim() < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     if tensor.numel() == 0:
         return tensor
     rows, columns = tensor.shape[0], tensor.numel() // tensor.shape[0]
     with dg.no_grad():
-        drawn = dg.empty((rows, columns), dtype=dg.float64).normal_(0, 1, generator=generator).numpy()
-        q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
+        drawn: Any = dg.empty((rows, columns), dtype=tensor.dtype).normal_(0, 1, generator=generator)
+        q, r = dg.linalg.qr(drawn.t() if rows < columns else drawn)
         # A unique decomposition (positive diagonal of r) makes q uniform over orthogonal matrices.
-        q = q * np.sign(np.diagonal(r))
-        q = q.T if rows < columns else q
-        return tensor.copy_(dg.from_numpy(gain * q.reshape(tensor.shape)))
+        q = q * r.diagonal().sign()
+        q = q.t() if rows < columns else q
+        return tensor.copy_(q.reshape(tensor.shape)).mul_(gain)
 
 
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
@@ -190,5 +223,19 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
     with dg.no_grad():
         tensor.normal_(0, std, generator=generator)
         for column in range(columns):
-            tensor[dg.randperm(rows, generator=generator)[:zeros], column] = 0
+            tensor[dg.randperm(rows)[:zeros], column] = 0  # from the default generator, as torch does
         return tensor
+
+
+# The names before PyTorch 0.4.
+uniform = uniform_
+normal = normal_
+constant = constant_
+eye = eye_
+dirac = dirac_
+xavier_uniform = xavier_uniform_
+xavier_normal = xavier_normal_
+kaiming_uniform = kaiming_uniform_
+kaiming_normal = kaiming_normal_
+orthogonal = orthogonal_
+sparse = sparse_

@@ -56,6 +56,39 @@ class Parameter(Tensor):
         return (_rebuild_parameter, (self.data, self.requires_grad))
 
 
+class UninitializedParameter(Parameter):
+    """A parameter whose shape is not known yet; a lazy layer makes it an ordinary one at its first call.
+
+    Source: torch.nn.parameter.UninitializedParameter.
+    """
+
+    def __new__(cls, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> Self:
+        return Tensor._make_subclass(cls, dg.empty(0, dtype=dtype), requires_grad)
+
+    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> None:
+        """Does nothing: ``__new__`` has made the tensor."""
+
+    def materialize_as(self, other: Parameter) -> None:
+        """Becomes an ordinary parameter with the values of another."""
+        self.__class__ = Parameter  # type: ignore[assignment]  # its own base
+        self._node = other._node
+        self._version += 1
+
+    def __deepcopy__(self, memo: dict) -> "UninitializedParameter":
+        return memo.setdefault(id(self), type(self)(self.requires_grad, dtype=self.dtype))
+
+    def __repr__(self) -> str:
+        return f"<UninitializedParameter, dtype={self.dtype}>"
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        return (UninitializedParameter, (self.requires_grad, None, self.dtype))
+
+
+def is_lazy(param: Any) -> bool:
+    """Says whether a parameter's shape is not known yet."""
+    return isinstance(param, UninitializedParameter)
+
+
 class Buffer(Tensor):
     """A tensor that a module registers as a buffer when it is assigned to an attribute.
 
@@ -85,4 +118,4 @@ class Buffer(Tensor):
         return (_rebuild_buffer, (self.data, self.persistent))
 
 
-__all__ = ["Buffer", "Parameter"]
+__all__ = ["Buffer", "Parameter", "UninitializedParameter", "is_lazy"]

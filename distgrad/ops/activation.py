@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import fused
 from distgrad.families import along, elementwise, other_dims_rows, reduced_shape, reduction, unary
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.elementwise import (
@@ -61,8 +61,8 @@ def _relu(x: Any) -> Any:
 
 
 def _relu_backward(h: Any, out: Any) -> Any:
-    if h.size >= fused.SIZE and fused.takes(h, out):
-        from distgrad.fused import elementwise
+    if h.size >= compiled.LEAST and compiled.fits(h, out):
+        from distgrad.kernels import elementwise
 
         return elementwise.relu_backward(h, out)
     return keep_array(out > 0, h)
@@ -178,8 +178,8 @@ def _normal_cdf(x: Any) -> tuple[Any, Any]:
 
 @widened
 def _gelu(x: Any) -> Any:
-    if x.size >= fused.SIZE and fused.takes_single(x):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and compiled.fits_single(x):
+        from distgrad.kernels import activations
 
         return activations.gelu(x)
     return x * _normal_cdf(x)[0]
@@ -187,8 +187,8 @@ def _gelu(x: Any) -> Any:
 
 @widened
 def _gelu_backward(h: Any, x: Any) -> Any:
-    if x.size >= fused.SIZE and fused.takes_single(h, x):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and compiled.fits_single(h, x):
+        from distgrad.kernels import activations
 
         return activations.gelu_backward(h, x)
     slope, bell = _normal_cdf(x)
@@ -210,8 +210,8 @@ def _gelu_tanh_inner(x: Any) -> tuple[Any, Any]:
 
 @widened
 def _gelu_tanh(x: Any) -> Any:
-    if x.size >= fused.SIZE and fused.takes(x):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import activations
 
         return activations.gelu_tanh(x)
     return (x * x.dtype.type(0.5)) * (_gelu_tanh_inner(x)[0] + 1)
@@ -219,8 +219,8 @@ def _gelu_tanh(x: Any) -> Any:
 
 @widened
 def _gelu_tanh_backward(h: Any, x: Any) -> Any:
-    if x.size >= fused.SIZE and fused.takes(h, x):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and compiled.fits(h, x):
+        from distgrad.kernels import activations
 
         return activations.gelu_tanh_backward(h, x)
     kind = x.dtype.type
@@ -245,8 +245,8 @@ gelu_tanh_backward: Op = elementwise("gelu_tanh_backward", _gelu_tanh_backward, 
 
 @widened
 def _silu(x: Any) -> Any:
-    if x.size >= fused.SIZE and fused.takes(x):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import activations
 
         return activations.silu(x)
     return x * _sigmoid(x)
@@ -254,8 +254,8 @@ def _silu(x: Any) -> Any:
 
 @widened
 def _silu_backward(h: Any, x: Any) -> Any:
-    if x.size >= fused.SIZE and fused.takes(h, x):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and compiled.fits(h, x):
+        from distgrad.kernels import activations
 
         return activations.silu_backward(h, x)
     s = _sigmoid(x)
@@ -350,8 +350,8 @@ def _softmax_parts(x: Any, axis: int) -> tuple[Any, Any, Any]:
 
 @widened
 def _softmax(x: Any, *, axis: int) -> Any:
-    if x.size >= fused.SIZE and axis == x.ndim - 1 and fused.takes(x):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and axis == x.ndim - 1 and compiled.fits(x):
+        from distgrad.kernels import activations
 
         return activations.softmax(x)
     if not x.ndim:
@@ -363,8 +363,8 @@ def _softmax(x: Any, *, axis: int) -> Any:
 
 @widened
 def _log_softmax(x: Any, *, axis: int) -> Any:
-    if x.size >= fused.SIZE and axis == x.ndim - 1 and fused.takes(x):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and axis == x.ndim - 1 and compiled.fits(x):
+        from distgrad.kernels import activations
 
         return activations.log_softmax(x)
     if not x.ndim:
@@ -376,8 +376,8 @@ def _log_softmax(x: Any, *, axis: int) -> Any:
 
 @widened
 def _softmax_backward(h: Any, out: Any, *, axis: int) -> Any:
-    if h.size >= fused.SIZE and axis == h.ndim - 1 and fused.takes(h, out):
-        from distgrad.fused import activations
+    if h.size >= compiled.LEAST and axis == h.ndim - 1 and compiled.fits(h, out):
+        from distgrad.kernels import activations
 
         return activations.softmax_backward(h, out)
     if not out.ndim:
@@ -392,8 +392,8 @@ def _softmax_backward(h: Any, out: Any, *, axis: int) -> Any:
 
 @widened
 def _log_softmax_backward(h: Any, out: Any, *, axis: int) -> Any:
-    if h.size >= fused.SIZE and axis == h.ndim - 1 and fused.takes(h, out):
-        from distgrad.fused import activations
+    if h.size >= compiled.LEAST and axis == h.ndim - 1 and compiled.fits(h, out):
+        from distgrad.kernels import activations
 
         return activations.log_softmax_backward(h, out)
     return h - np.exp(out) * np.add.reduce(h, axis=axis, keepdims=True) if out.ndim else h - h

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import dtypes, fused
+from distgrad import dtypes
 from distgrad.dtypes import dtype
 from distgrad.families import contraction_rows
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.movement import permute
@@ -165,8 +166,8 @@ linear = Op(
 
 def _linear_bias(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
     y = _product(x, w.T)  # fresh memory: the bias is added in place
-    if y.size >= fused.SIZE and fused.takes(y) and b.dtype == y.dtype and fused.takes(b):
-        from distgrad.fused import elementwise
+    if y.size >= compiled.LEAST and compiled.fits(y) and b.dtype == y.dtype and compiled.fits(b):
+        from distgrad.kernels import elementwise
 
         return elementwise.add_to_rows(y, b)
     return np.add(y, b, out=y)

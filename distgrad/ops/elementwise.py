@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import dtypes, fused
+from distgrad import dtypes
 from distgrad.dtypes import dtype
 from distgrad.families import binary, elementwise, elementwise_rows, unary
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op
 
@@ -259,8 +260,8 @@ hypot = binary("hypot", np.hypot, (lambda g, y, a: g * (a / y), lambda g, y, b: 
 
 @widened
 def _sigmoid(x: Any) -> Any:
-    if x.size >= fused.SIZE and fused.takes(x):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import activations
 
         return activations.sigmoid(x)
     if not x.ndim:
@@ -286,7 +287,15 @@ log1p = unary("log1p", np.log1p, lambda g, x: g / (x + 1.0))
 sigmoid = unary("sigmoid", _sigmoid, lambda g, y: g * (y - y * y))
 logit = unary("logit", _logit, lambda g, x: where(logical_and(ge(x, 0), le(x, 1)), g / (x - x * x), math.nan),
               check=takes("logit", 2))
-logaddexp = binary("logaddexp", np.logaddexp, (lambda g, a, b: g * sigmoid(a - b), lambda g, a, b: g * sigmoid(b - a)),
+
+
+def _gap(a: Any, b: Any) -> Any:
+    """Gives a - b, 0 between equal infinities."""
+    return keep(logical_not(logical_and(eq(a, b), isinf(a))), a - b)
+
+
+logaddexp = binary("logaddexp", np.logaddexp,
+                   (lambda g, a, b: g * sigmoid(_gap(a, b)), lambda g, a, b: g * sigmoid(_gap(b, a))),
                    check=takes("logaddexp", 2))
 logaddexp2 = binary("logaddexp2", np.logaddexp2,
                     (lambda g, y, a: g * exp2(a - y), lambda g, y, b: g * exp2(b - y)), check=takes("logaddexp2", 2))
@@ -394,7 +403,8 @@ signbit = unary("signbit", lambda x: np.signbit(x) if x.dtype.kind not in "bui" 
                 check=takes("signbit", 0, 1, 2))
 gcd = binary("gcd", np.gcd, check=takes("gcd", 1))
 lcm = binary("lcm", np.lcm, check=takes("lcm", 1))
-nextafter = binary("nextafter", np.nextafter, check=takes("nextafter", 2))
+nextafter = binary("nextafter", np.nextafter, (lambda g, a, b: keep(ne(a, b), g), lambda g: vanish(g)),
+                   check=takes("nextafter", 2))
 heaviside = binary("heaviside", lambda a, b: np.where(a == 0, b, (a > 0).astype(b.dtype)),
                    check=takes("heaviside", 0, 1, 2))
 copysign = binary("copysign", np.copysign, (lambda g, y, a: g * keep(ne(a, 0), y / a), lambda g: vanish(g)),

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import dtypes, fused
+from distgrad import dtypes
 from distgrad.families import elementwise_rows
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.creation import full
@@ -124,8 +125,8 @@ def _sum_rows(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
     count, width = g.shape
     if _wide(g.dtype):
         return _sum_rows(g.astype(np.float32), index, rows).astype(g.dtype)
-    if g.size >= fused.SIZE and _plain(index) and fused.takes(g):
-        from distgrad.fused import rows as fused_rows
+    if g.size >= compiled.LEAST and _plain(index) and compiled.fits(g):
+        from distgrad.kernels import rows as fused_rows
 
         return fused_rows.add_rows(g, index, rows)
     if count * width >= _SPARSE_FROM and g.dtype.kind in "iufc":
@@ -291,6 +292,11 @@ def _put_rows_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[s
         yield Row(("sum", None, "sum"), ("sum",))
 
 
+def _put_rows_value(g: Any, index: Any, value_shape: Shape, axis: int) -> Any:
+    # One value written twice to a row counts once: what is left of g without the rows is not the value's.
+    return take_rows(g, index, axis=axis) if value_shape else g - put_rows(g, index, 0, axis=axis)
+
+
 put_rows: Op = Op(
     "put_rows",
     _put_rows,
@@ -301,7 +307,7 @@ put_rows: Op = Op(
     vjps=(
         lambda g, index, axis: put_rows(g, index, 0, axis=axis),
         None,
-        lambda g, index, axis: take_rows(g, index, axis=axis),
+        _put_rows_value,
     ),
 )
 """`x` with `value` (a number, a 0-d tensor, or the shape that `take_rows` gives) written at rows `index`."""
@@ -330,7 +336,7 @@ def _take_along(x: np.ndarray, index: np.ndarray, *, axis: int, wrap: bool = Fal
 def _check_along(name: str, x: Shape, index: TensorMeta, axis: int) -> None:
     if index.dtype.category != 1:
         raise RuntimeError(f"{name}(): Expected dtype int64 for index, got {index.dtype.name}; convert it with .long()")
-    if max(len(x), 1) != max(index.ndim, 1):
+    if max(len(x), 1) != max(index.ndim, 1) and index.size:
         raise RuntimeError(
             f"{name}(): Index tensor must have the same number of dimensions as input tensor, got {index.shape} for {x}"
         )
@@ -374,9 +380,9 @@ def flat_places(index: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
 def _add_along(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = False) -> np.ndarray:
     whole = shape or (1,)
     places = index_range(np.atleast_1d(index), whole[axis], axis=axis, wrap=wrap, error=RuntimeError)
-    if (g.size >= fused.SIZE and axis == len(shape) - 1 and places.shape[:-1] == shape[:-1] and _plain(places)
-            and fused.takes(g)):
-        from distgrad.fused import pooling
+    if (g.size >= compiled.LEAST and axis == len(shape) - 1 and places.shape[:-1] == shape[:-1] and _plain(places)
+            and compiled.fits(g)):
+        from distgrad.kernels import pooling
 
         rows = pooling.add_along(g.reshape(-1, g.shape[-1]), places.reshape(-1, g.shape[-1]), shape[-1])
         return rows.reshape(shape)

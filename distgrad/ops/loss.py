@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import fused
 from distgrad.families import binary, elementwise
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import Entry, MetaResult, Op, Row
 from distgrad.ops.elementwise import clamp_min, log, log1p, neg, sigmoid, takes, widened
@@ -128,8 +128,8 @@ def _binary_cross_entropy(x: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _logit_loss(x: np.ndarray, target: np.ndarray) -> np.ndarray:
-    if x.size >= fused.SIZE and fused.takes(x, target):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and compiled.fits(x, target):
+        from distgrad.kernels import activations
 
         return activations.logit_loss(x, target)
     # max(x, 0) - x t + log(1 + exp(-|x|)): no exponential of a positive number.
@@ -137,8 +137,8 @@ def _logit_loss(x: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _logit_slope(x: np.ndarray, target: np.ndarray) -> np.ndarray:
-    if x.size >= fused.SIZE and fused.takes(x, target):
-        from distgrad.fused import activations
+    if x.size >= compiled.LEAST and compiled.fits(x, target):
+        from distgrad.kernels import activations
 
         return activations.logit_slope(x, target)
     return sigmoid.kernel(x) - target

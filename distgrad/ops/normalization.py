@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import dtypes, fused
+from distgrad import dtypes
 from distgrad.families import is_number, other_dims_rows, reduced_shape
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import Entry, MetaResult, Op, Row
 from distgrad.ops.elementwise import mul
@@ -150,8 +151,8 @@ def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, axis: tu
                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lead = x.shape[: axis[0]]
     shape = reduced_shape(x.shape, axis, True)
-    if x.size >= fused.SIZE and fused.takes(x) and fused.takes(weight, bias):
-        from distgrad.fused import norms
+    if x.size >= compiled.LEAST and compiled.fits(x) and compiled.fits(weight, bias):
+        from distgrad.kernels import norms
 
         y, mean, rstd = norms.layer_norm(x.reshape(prod(lead), weight.size), weight.reshape(-1), bias.reshape(-1), eps)
         return y.reshape(x.shape), mean.reshape(shape), rstd.reshape(shape)
@@ -165,8 +166,8 @@ def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, axis: tu
 def _layer_norm_backward(v: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, rstd: np.ndarray, *,
                          axis: tuple[int, ...], eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lead = axis[0]
-    if x.size >= fused.SIZE and fused.takes(v, x) and fused.takes(mean, rstd) and fused.takes(weight):
-        from distgrad.fused import norms
+    if x.size >= compiled.LEAST and compiled.fits(v, x) and compiled.fits(mean, rstd) and compiled.fits(weight):
+        from distgrad.kernels import norms
 
         rows = (prod(x.shape[:lead]), weight.size)
         dx, *others = norms.layer_norm_backward(v.reshape(rows), x.reshape(rows), mean.reshape(-1), rstd.reshape(-1),

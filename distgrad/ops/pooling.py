@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import dtypes, fused
+from distgrad import dtypes
 from distgrad.families import identity_of
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.indexing import add_along
@@ -89,8 +90,8 @@ def _two_windows(rules: tuple[Rule, ...]) -> bool:
 def _max_pool(x: np.ndarray, *, rules: tuple[Rule, ...]) -> tuple[np.ndarray, np.ndarray]:
     lead, spatial = x.shape[: x.ndim - len(rules)], x.shape[x.ndim - len(rules) :]
     size = tuple(rule[2] for rule in rules)
-    if x.size >= fused.SIZE and _two_windows(rules) and prod(size) and fused.takes(x):
-        from distgrad.fused import pooling
+    if x.size >= compiled.LEAST and _two_windows(rules) and prod(size) and compiled.fits(x):
+        from distgrad.kernels import pooling
 
         values, indices = pooling.max_pool(x.reshape(prod(lead), *spatial), (*rules[0][3:], *rules[1][3:]), size)
         return values.reshape(*lead, *size), indices.reshape(*lead, *size)

@@ -1,8 +1,9 @@
 """Ops that draw from distributions with a parameter per element, by inverting the distribution function.
 
-Invariant: an element takes one word of its own address (seed, stream, global position), whatever its parameters, so
-samples do not depend on how a tensor is sharded. A gamma sample's gradient is the implicit one: at a fixed probability
-F(x; a), dx/da = -(dF/da) / (dF/dx) (arXiv:1805.08498).
+Invariant: an element takes two words of the generator's stream, whatever its parameters, so samples do not depend on how
+a tensor is sharded and the place of the next draw is known at once. PyTorch rejects proposals until one fits, which
+takes as many words as the values happen to need; so these numbers, and those of later draws, are not PyTorch's. A gamma
+sample's gradient is the implicit one: at a fixed probability F(x; a), dx/da = -(dF/da) / (dF/dx) (arXiv:1805.08498).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import philox
+from distgrad import draws, dtypes
 from distgrad.families import binary, is_number
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
@@ -33,12 +34,12 @@ def _log_gamma_quantile(a: np.ndarray, u: np.ndarray) -> np.ndarray:
     return np.where(small & (a > 0), (np.log(u) + gammaln(a + 1)) / a, np.log(np.where(small, 1.0, x)))
 
 
-def _standard_gamma(a: np.ndarray, seed: int, stream: int, *, shape: tuple[int, ...], logarithm: bool,
+def _standard_gamma(a: np.ndarray, seed: int, position: int, *, shape: tuple[int, ...], logarithm: bool,
                     block: Block | None = None) -> np.ndarray:
     if not np.all(a >= 0):
         raise RuntimeError("standard_gamma: concentrations must not be negative")
     wide = a.astype(np.float64)
-    found = _log_gamma_quantile(wide, philox.uniform(seed, stream, shape, np.float64, block=block))
+    found = _log_gamma_quantile(wide, draws.standard_uniform(seed, position, shape, block))
     if not logarithm:
         found = np.maximum(np.exp(found), np.finfo(a.dtype if a.dtype.kind == "f" else np.float32).tiny)
     return found.astype(a.dtype)
@@ -80,20 +81,20 @@ def _sampled_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[st
 
 
 standard_gamma = Op(
-    "standard_gamma", _standard_gamma, meta=_sampled_meta("standard_gamma"), inputs="a seed stream", rows=_sampled_rows,
+    "standard_gamma", _standard_gamma, meta=_sampled_meta("standard_gamma"), inputs="a seed position", rows=_sampled_rows,
     localize=with_block, vjps=(
         lambda g, y, a, logarithm: g * (gamma_slope(a, exp(y)) * exp(neg(y)) if logarithm else gamma_slope(a, y)),
         None, None,
     ))
 
 
-def _binomial(count: np.ndarray, p: np.ndarray, seed: int, stream: int, *, shape: tuple[int, ...],
+def _binomial(count: np.ndarray, p: np.ndarray, seed: int, position: int, *, shape: tuple[int, ...],
               block: Block | None = None) -> np.ndarray:
     if not (np.all(count >= 0) and np.all((p >= 0) & (p <= 1))):
         raise RuntimeError("binomial: counts must not be negative and probabilities must lie in [0, 1]")
     from scipy.special import bdtr, bdtrik
 
-    u = philox.uniform(seed, stream, shape, np.float64, block=block)
+    u = draws.standard_uniform(seed, position, shape, block)
     n, wide = count.astype(np.float64), p.astype(np.float64)
     inner = (wide > 0) & (wide < 1) & (n > 0)
     safe = np.where(inner, wide, 0.5)
@@ -114,5 +115,27 @@ def _binomial_meta(count: TensorMeta, p: TensorMeta, *rest: Any, shape: tuple[in
     return (count,), None
 
 
-binomial = Op("binomial", _binomial, meta=_binomial_meta, inputs="count p seed stream", rows=_sampled_rows,
+def _poisson(rate: np.ndarray, seed: int, position: int, *, shape: tuple[int, ...], dtype: str,
+             block: Block | None = None) -> np.ndarray:
+    if not np.all(rate >= 0):
+        raise RuntimeError("poisson: invalid Poisson rate, expected rate to be non-negative")
+    from scipy.special import pdtr, pdtrik
+
+    # The smallest count whose cumulative probability reaches u; pdtrik inverts it up to rounding, so look one below.
+    u = draws.standard_uniform(seed, position, shape, block)
+    rate = rate.astype(np.float64)
+    count = np.maximum(np.ceil(pdtrik(u, rate)), 0.0)
+    below = np.maximum(count - 1, 0.0)
+    count = np.where(pdtr(below, rate) >= u, below, count)
+    return np.where(rate == 0, 0.0, count).astype(dtypes.named(dtype).numpy)
+
+
+def _poisson_meta(rate: TensorMeta, *numbers: Any, shape: tuple[int, ...], dtype: str,
+                  block: Block | None = None) -> MetaResult:
+    return (TensorMeta.of(rate.shape, dtypes.named(dtype)),), None
+
+
+poisson = Op("poisson", _poisson, meta=_poisson_meta, inputs="rate seed position", rows=_sampled_rows,
+             localize=with_block, vjps=(lambda g: vanish(g), None, None))
+binomial = Op("binomial", _binomial, meta=_binomial_meta, inputs="count p seed position", rows=_sampled_rows,
               localize=with_block, vjps=(lambda g: vanish(g), lambda g: vanish(g), None, None))

@@ -34,7 +34,10 @@ def _extreme_grads(g: Any, y: Any, x: Any, index: Any, src: Any, axis: int) -> t
 
 
 def _product_grads(g: Any, x: Any, index: Any, src: Any, axis: int) -> tuple[Any, Any, Any]:
-    """Gives each factor the product of the others, which with one zero among them is zero for all but that one."""
+    """Gives each factor the product of the others.
+
+    Zeros are taken out and multiplied in again where they count, so that the slopes of the slopes are right too.
+    """
     name = g.dtype.name
     zero, x_zero = src == 0, x == 0
     zeros = take_along(
@@ -43,7 +46,13 @@ def _product_grads(g: Any, x: Any, index: Any, src: Any, axis: int) -> tuple[Any
     safe = where(zero, 1.0, src)
     others = reduce_along(where(x_zero, 1.0, x), index, safe, axis=axis, reduce="prod")
     factor = take_along(g * others, index, axis=axis)
-    src_grad = where(zero, where(zeros == 1, factor, 0.0), where(zeros == 0, factor / safe, 0.0))
+    sums = scatter_add(where(x_zero, x, 0.0), index, where(zero, src, 0.0), axis=axis)  # of the zeros: 0, with a slope
+    only = take_along(sums, index, axis=axis)
+    src_grad = where(
+        zero,
+        where(zeros == 1, factor, where(zeros == 2, factor * (only - src), 0.0)),
+        where(zeros == 0, factor / safe, where(zeros == 1, factor / safe * only, 0.0)),
+    )
     return g * reduce_along(x * 0 + 1, index, src, axis=axis, reduce="prod"), None, src_grad
 
 

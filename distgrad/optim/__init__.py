@@ -3,7 +3,7 @@
 Invariant: every name here means what the same name in torch.optim means; state dicts have torch's layout.
 """
 
-from distgrad.optim import lr_scheduler
+from distgrad.optim import lr_scheduler, swa_utils
 from distgrad.optim.adafactor import Adafactor
 from distgrad.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from distgrad.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
@@ -27,4 +27,5 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "lr_scheduler",
+    "swa_utils",
 ]

@@ -9,12 +9,15 @@ import math
 from typing import Any
 
 import distgrad as dg
+from distgrad.ops.optimizers import adam_steps
 from distgrad.optim.optimizer import (
     GradientOptimizer,
     check_betas,
     check_implementation,
     check_learning_rate,
     check_range,
+    compiled_step,
+    steps_together,
 )
 from distgrad.tensor import Tensor
 
@@ -86,13 +89,34 @@ class Adam(GradientOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _moved_on(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """Gives a parameter's state, made at the first step, with this step counted."""
         state = self.state[parameter]
         if not state:
             state.update(step=0.0, exp_avg=dg.zeros_like(parameter), exp_avg_sq=dg.zeros_like(parameter))
             if group["amsgrad"]:
                 state["max_exp_avg_sq"] = dg.zeros_like(parameter)
         state["step"] += 1
+        return state
+
+    def _update_group(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        if group["amsgrad"] or not compiled_step(group, pairs):
+            super()._update_group(pairs, group)
+            return
+        beta1, beta2 = group["betas"]
+        lr, decay = group["lr"], group["weight_decay"]
+        keep, decay = (1 - lr * decay, 0.0) if group["decoupled_weight_decay"] else (1.0, decay)
+        entries = []
+        for parameter, gradient in pairs:
+            state = self._moved_on(parameter, group)
+            root = math.sqrt(1 - beta2 ** state["step"])
+            rate = -lr / (1 - beta1 ** state["step"])
+            numbers = (keep, decay, beta1, 1 - beta1, beta2, 1 - beta2, root, group["eps"], rate)
+            entries.append((tuple(map(float, numbers)), (parameter, gradient, state["exp_avg"], state["exp_avg_sq"])))
+        steps_together(adam_steps, entries)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self._moved_on(parameter, group)
         beta1, beta2 = group["betas"]
         gradient = _decayed(parameter, gradient, group)
         mean, square = _update_moments(gradient, group, state)

@@ -115,6 +115,10 @@ def strong_wolfe(
     return bracket[low], count
 
 
+def _parts(tensor: Tensor) -> Tensor:
+    return dg.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
 class LBFGS(Optimizer):
     """L-BFGS: steps along ``-H g`` with H built from the last ``history_size`` changes of parameters and gradients.
 
@@ -154,14 +158,16 @@ class LBFGS(Optimizer):
         self._params = self.param_groups[0]["params"]
 
     def _flat_gradient(self) -> Tensor:
-        parts = [
-            dg.zeros(p.numel(), dtype=p.dtype) if p.grad is None else p.grad.detach().reshape(-1) for p in self._params
-        ]
-        return dg.cat(parts)
+        gradients = [dg.zeros_like(p) if p.grad is None else p.grad.detach() for p in self._params]
+        return dg.cat([_parts(gradient).reshape(-1) for gradient in gradients])
+
+    def _reals(self) -> list[Tensor]:
+        """Gives the parameters with complex ones as their real and imaginary parts, which are numbers of their own."""
+        return [_parts(p) for p in self._params]
 
     def _move(self, t: float, direction: Tensor) -> None:
-        sizes = [p.numel() for p in self._params]
-        for parameter, part in zip(self._params, direction.split(sizes)):
+        parameters = self._reals()
+        for parameter, part in zip(parameters, direction.split([p.numel() for p in parameters])):
             parameter.add_(part.reshape(parameter.shape), alpha=t)
 
     def _line_search(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import distgrad as dg
 from distgrad import graph
+from distgrad.op import Op
+from distgrad.placement import REPLICATE
 from distgrad.tensor import Tensor
 from distgrad.utils.hooks import RemovableHandle
 from distgrad.warn import warn_user
@@ -35,7 +37,8 @@ def _with_hooks(step: Callable) -> Callable:
 
     @functools.wraps(step)
     def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        for hook in list(self._optimizer_step_pre_hooks.values()):
+        # A subclass that wraps another optimizer may leave out super().__init__(), and has no hooks then.
+        for hook in list(getattr(self, "_optimizer_step_pre_hooks", {}).values()):
             replacement = hook(self, args, kwargs)
             if replacement is not None:
                 if not (isinstance(replacement, tuple) and len(replacement) == 2):
@@ -46,7 +49,7 @@ def _with_hooks(step: Callable) -> Callable:
         self._opt_called = True
         result = step(self, *args, **kwargs)
         graph.flush_hint()
-        for hook in list(self._optimizer_step_post_hooks.values()):
+        for hook in list(getattr(self, "_optimizer_step_post_hooks", {}).values()):
             hook(self, args, kwargs)
         return result
 
@@ -319,17 +322,67 @@ class GradientOptimizer(Optimizer):
                 loss = closure()
         with dg.set_grad_enabled(bool(self.defaults.get("differentiable", False))):
             for group in self.param_groups:
-                for parameter in group["params"]:
-                    gradient = parameter.grad
-                    if gradient is not None:
-                        if group["maximize"]:
-                            gradient = -gradient
-                        self._update(parameter, gradient, group)
+                pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
+                if group["maximize"]:
+                    pairs = [(p, -g) for p, g in pairs]
+                self._update_group(pairs, group)
         return loss
+
+    def _update_group(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        """Changes the parameters of a group and their states in place, by their gradients."""
+        for parameter, gradient in pairs:
+            if parameter.is_complex():
+                self._update_parts(parameter, gradient, group)
+            else:
+                self._update(parameter, gradient, group)
+
+    def _update_parts(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Updates a complex parameter: its real and imaginary parts are numbers of their own, as in torch."""
+        parts = dg.view_as_real(parameter)
+        state = self.state[parameter]
+        self.state[parts] = {k: dg.view_as_real(v) if _is_complex(v) else v for k, v in state.items()}
+        self._update(parts, dg.view_as_real(gradient), group)
+        for name, value in self.state.pop(parts).items():
+            paired = isinstance(value, Tensor) and value.shape == parts.shape
+            state[name] = dg.view_as_complex(value) if paired else value
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Changes ``parameter`` and its state in place."""
         raise NotImplementedError
+
+
+def _is_complex(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_complex()
+
+
+def steps_together(
+    op: Op, entries: Sequence[tuple[tuple[float, ...], Sequence[Tensor]]], **attrs: Any
+) -> None:
+    """Carries out an optimizer op on parameters with equal numbers at once, and on sharded ones each by itself.
+
+    `entries`: a parameter's numbers, and (parameter, gradient, *states), all of one shape, which are changed in place.
+    """
+    batches: dict[Any, list[Sequence[Tensor]]] = {}
+    for position, (numbers, tensors) in enumerate(entries):
+        placements = {t._now().spec.placement for t in (tensors[0], *tensors[2:])}
+        alone = not placements <= {None, REPLICATE}
+        batches.setdefault((numbers, tensors[0].dtype, position if alone else None), []).append(tensors)
+    for (numbers, _, _), batch in batches.items():
+        count = len(batch)
+        columns = list(zip(*batch))
+        results = op(*chain.from_iterable(columns), *numbers, count=count, **attrs)
+        if type(results) is not tuple:
+            results = (results,)
+        targets = chain(columns[0], *columns[2:])
+        for target, value in zip(targets, results):
+            target._assign(value)
+
+
+def compiled_step(group: dict[str, Any], pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Says whether an optimizer op can make this step: one that is not differentiated, in float32 or float64."""
+    return not group.get("differentiable") and all(
+        p.dtype in (dg.float32, dg.float64) and g.dtype is p.dtype for p, g in pairs
+    )
 
 
 def check_range(name: str, value: float, allowed: bool) -> None:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import distgrad as dg
-from distgrad.optim.optimizer import GradientOptimizer, check_implementation, check_learning_rate, check_range
+from distgrad.ops.optimizers import momentum_steps, sgd_steps
+from distgrad.optim.optimizer import (
+    GradientOptimizer,
+    check_implementation,
+    check_learning_rate,
+    check_range,
+    compiled_step,
+    steps_together,
+)
 from distgrad.tensor import Tensor
 
 
@@ -51,6 +59,23 @@ class SGD(GradientOptimizer):
             "fused": fused,
         }
         super().__init__(params, defaults)
+
+    def _update_group(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        momentum, rate, decay = float(group["momentum"]), -float(group["lr"]), float(group["weight_decay"])
+        if not compiled_step(group, pairs):
+            super()._update_group(pairs, group)
+        elif momentum == 0:
+            steps_together(sgd_steps, [((decay, rate), pair) for pair in pairs])
+        else:
+            entries = []
+            for parameter, gradient in pairs:
+                velocity = self.state[parameter].get("momentum_buffer")
+                if velocity is None:
+                    self._update(parameter, gradient, group)
+                else:
+                    rest = 1 - float(group["dampening"])
+                    entries.append(((decay, momentum, rest, rate), (parameter, gradient, velocity)))
+            steps_together(momentum_steps, entries, nesterov=bool(group["nesterov"]))
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         if group["weight_decay"] != 0:

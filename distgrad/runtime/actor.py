@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import ray
 
-from distgrad import fused
-from distgrad.runtime import threads, wire
+from distgrad.kernels import compiled
+from distgrad.runtime import heap, threads, wire
 from distgrad.runtime.guard import start_time
+from distgrad.runtime.line import WorkerEnd
 from distgrad.runtime.messages import Message, Put, Reply
 from distgrad.runtime.transport import Address, Group
 from distgrad.runtime.worker import Worker, drive
@@ -55,7 +56,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a worker is: process, when that started (in clock ticks after boot), node, BLAS threads, niceness."""
+    """Who a worker is: process, when that started (in clock ticks after boot), node, BLAS threads, niceness, addresses."""
 
     rank: int
     pid: int
@@ -65,6 +66,7 @@ class Identity:
     threads: int
     niceness: int
     address: Address
+    line: tuple[str, int]
 
 
 class WorkerActor:
@@ -72,16 +74,19 @@ class WorkerActor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        compiled.enable(settings.fused)
+        heap.keep_freed_memory()
         self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
         self._node_id = ray.get_runtime_context().get_node_id()
         self._over = False
         self._worker = Worker(settings.rank, settings.world_size)
+        host = ray.util.get_node_ip_address()
         self._group = Group(
             settings.rank, settings.world_size, session=settings.session, secret=settings.secret,
             epoch=settings.epoch, node_id=self._node_id, timeout=settings.timeout, force_network=settings.force_network,
-            host=ray.util.get_node_ip_address(),
+            host=host,
         )
-        fused.switch.on = settings.fused
+        self._line = WorkerEnd(settings.secret, host)
 
     def __repr__(self) -> str:
         """Is what Ray puts before the lines a worker prints."""
@@ -91,16 +96,25 @@ class WorkerActor:
         """Says who this worker is."""
         return Identity(
             self._settings.rank, os.getpid(), start_time(os.getpid()), self._node_id, socket.gethostname(),
-            self._threads, os.getpriority(os.PRIO_PROCESS, 0), self._group.address(),
+            self._threads, os.getpriority(os.PRIO_PROCESS, 0), self._group.address(), self._line.address,
         )
 
     def connect(self, addresses: list[Address]) -> None:
         """Opens the channels to the other ranks."""
         self._group.connect(addresses)
-        if fused.switch.on:  # the last thing before work comes: the kernels of the first step are wanted soon
-            fused.warm_up_in_background()
+        if compiled.enabled():  # the last thing before work comes: the kernels of the first step are wanted soon
+            compiled.warm_up_in_background()
 
-    def execute(self, packed: bytes) -> bytes:
+    def serve(self) -> None:
+        """Carries out the batches that come on the control line, until the driver closes it."""
+        try:
+            self._line.accept(self._settings.timeout)
+            while (packed := self._line.receive()) is not None:
+                self._line.send(self.execute(packed))
+        finally:
+            self._line.close()
+
+    def execute(self, packed: bytes | bytearray) -> bytes:
         """Carries out a batch. Only infrastructure errors are raised; a program's own go back in the reply.
 
         After such an error the session is over: batches that were on their way are passed over.
@@ -132,7 +146,7 @@ def _joined(value: Any, arrays: list[np.ndarray]) -> bytes:
     return b"".join((_LENGTH.pack(len(head)), head, *data))
 
 
-def _split(packed: bytes) -> tuple[Any, list[np.ndarray]]:
+def _split(packed: bytes | bytearray) -> tuple[Any, list[np.ndarray]]:
     """Gives the value and its arrays, which are read-only views of `packed`."""
     (length,) = _LENGTH.unpack_from(packed)
     end = _LENGTH.size + length
@@ -168,7 +182,7 @@ def _alike(batch: list[Message], other: list[Message]) -> bool:
     return len(batch) == len(other) and all(a is b for a, b in zip(batch, other))
 
 
-def unpack_messages(packed: bytes) -> list[Message]:
+def unpack_messages(packed: bytes | bytearray) -> list[Message]:
     """Puts the arrays back into a batch, as arrays of this process: off Ray's buffer, into our own memory."""
     messages, arrays = _split(packed)
     if not arrays:
@@ -196,7 +210,7 @@ def pack_reply(reply: Reply) -> bytes:
     return _joined(reply, arrays)
 
 
-def unpack_reply(data: bytes) -> Reply:
+def unpack_reply(data: bytes | bytearray) -> Reply:
     """Puts the arrays back into a reply, as arrays of this process."""
     reply, arrays = _split(data)
     if not arrays:

@@ -296,12 +296,16 @@ class Coordinator:
         run = Run(sequence, program_id, inputs, tuple(recorded.numbers), tuple(outputs), positions)
         sent = self._runs[sequence] = Sent([call.site for call in calls], returned, program, run)
         if self._poisoned:
-            self._spoil(sent, {})
+            self._spoil(sent, {}, {})
         for call in calls:
             for node in call.outputs:
                 node.call = None
+            node = None  # type: ignore[assignment]  # a name that still holds a node would keep its slot
             call.outputs = call.inputs = ()
         del recorded, calls
+        last = self._queue_frees(inputs)
+        if last:
+            run = sent.run = replace(run, last=last)
         for box in self._outbox:
             box.append(run)
         self._send()
@@ -340,17 +344,25 @@ class Coordinator:
                 box.append(Forget((oldest,)))
         return identity, program
 
-    def _queue_frees(self) -> None:
-        """Adds the slots nobody refers to; a pending call refers to its inputs, so none it needs is among them."""
+    def _queue_frees(self, inputs: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Adds the slots nobody refers to; a pending call refers to its inputs, so none it needs is among them.
+
+        Those among `inputs`, of the run that comes next, are not added: it gives their positions, and the run ends them.
+        """
         gone = self._slots.take_gone()
-        if gone:
-            freed = Free(gone)
-            for slot in freed.slots if self._poisoned else ():
-                self._poisoned.pop(slot, None)
-            if self._runs:  # a failure we are not told of yet may have been theirs
-                self._runs[next(reversed(self._runs))].freed.extend(freed.slots)
+        if not gone:
+            return ()
+        for slot in gone if self._poisoned else ():
+            self._poisoned.pop(slot, None)
+        if self._runs:  # a failure we are not told of yet may have been theirs
+            self._runs[next(reversed(self._runs))].freed.extend(gone)
+        known = set(gone).intersection(inputs)
+        others = tuple(slot for slot in gone if slot not in known)
+        if others:
+            freed = Free(others)
             for box in self._outbox:
                 box.append(freed)
+        return tuple(position for position, slot in enumerate(inputs) if slot in known)
 
     def _send(self) -> None:
         if self.broken is not None:
@@ -469,15 +481,20 @@ class Coordinator:
         self._failures[key] = where(sent.sites[failure.call])
         while len(self._failures) > 1_000:
             self.raised.discard(self._failures.popitem(last=False)[0])
-        self._spoil(sent, {failure.call: failure})
+        passed: dict[int, Failure] = {}
+        self._spoil(sent, {failure.call: failure}, passed)
         for later in self._runs.values():
             if later.run.sequence > failure.sequence:
-                self._spoil(later, {})
+                self._spoil(later, {}, passed)
 
-    def _spoil(self, sent: Sent, failed: dict[int, Failure]) -> None:
-        """Marks the outputs of a run that depend on lost inputs or on failed calls."""
+    def _spoil(self, sent: Sent, failed: dict[int, Failure], passed: dict[int, Failure]) -> None:
+        """Marks the outputs of a run that depend on lost inputs or on failed calls.
+
+        Slots that were let go of are not marked any more, but runs sent before that may depend on them: `passed`.
+        """
+        known = passed | self._poisoned
         lost: dict[int, Failure] = {
-            register: self._poisoned[slot] for register, slot in enumerate(sent.run.inputs) if slot in self._poisoned
+            register: known[slot] for register, slot in enumerate(sent.run.inputs) if slot in known
         }
         for instruction in sent.program.instructions:
             failure = failed.get(instruction.call)
@@ -491,8 +508,8 @@ class Coordinator:
                     lost.update(dict.fromkeys(instruction.outs, source))
         gone = {slot for other in self._runs.values() for slot in other.freed} if lost else ()
         for register, slot in zip(sent.program.outputs, sent.run.outputs):
-            if register in lost and slot not in gone:
-                self._poisoned.setdefault(slot, lost[register])
+            if register in lost:
+                (passed if slot in gone else self._poisoned).setdefault(slot, lost[register])
 
     def _checked(self, slot: Slot, value: Any) -> Any:
         value = self._poisoned.get(slot.id, value)

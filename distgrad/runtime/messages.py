@@ -31,7 +31,10 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a program: input slots, Python numbers, the slots its outputs go to, and which outputs to send back at once."""
+    """Run a program: input slots, Python numbers, the slots its outputs go to, and which outputs to send back at once.
+
+    `last` are the positions of inputs that nobody refers to afterwards: their slots end here, and their memory is the run's.
+    """
 
     sequence: int
     program: int
@@ -39,6 +42,7 @@ class Run:
     numbers: tuple[Any, ...]
     outputs: tuple[int, ...]
     returned: tuple[int, ...] = ()
+    last: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,9 @@ import secrets
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from distgrad import fused
 from distgrad.errors import (
     ClusterError,
     CollectiveTimeout,
@@ -27,17 +25,20 @@ from distgrad.errors import (
     WireError,
     WorkerLostError,
 )
+from distgrad.kernels import compiled
 from distgrad.runtime.actor import CONTROL, Identity, Settings, WorkerActor, pack_messages, unpack_reply
 from distgrad.runtime.guard import start_time
 from distgrad.runtime.interrupts import uninterrupted
+from distgrad.runtime.line import DriverEnd
 from distgrad.runtime.messages import Message, Reply
 from distgrad.runtime.ray_address import reach_ray
+from distgrad.runtime.ray_calls import Calls
 
 START_SECONDS = 120.0  # for the cluster to give us our workers
 STOP_SECONDS = 5.0
 _PING_EVERY = 1.0  # a driver that waits asks every worker for a sign of life this often
 _POLL = 0.25
-_TAKE_FROM = 4  # answers are taken together when there are this many, unless somebody waits
+_REASON_SECONDS = 3.0  # for Ray to say why a worker has ended
 _log = logging.getLogger("distgrad")
 
 
@@ -52,10 +53,9 @@ class RayGroup:
         self._ray = reach_ray(address, num_workers)
         self._group: Any = None
         self._actors: list[Any] = []
-        self._execute: list[Any] = []
         self._identities: list[Identity] = []
-        self._refs: list[deque[Any]] = []
-        self._ready: list[Any] = []
+        self._lines: DriverEnd | Calls | None = None
+        self._serving: list[Any] = []
         self._pings: dict[int, tuple[Any, float]] = {}
         self._looked = 0.0
         self._closed = False
@@ -96,13 +96,11 @@ class RayGroup:
         remote: Any = ray.remote(**options)(WorkerActor)
         for rank in range(self.world_size):
             settings = Settings(rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1,
-                                fused=fused.switch.on)
+                                fused=compiled.enabled())
             strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
             self._actors.append(
                 remote.options(scheduling_strategy=strategy, name=f"{session}-{rank}").remote(settings)
             )
-            self._refs.append(deque())
-        self._execute = [actor.execute for actor in self._actors]
         self._identities = self._all([a.identity.remote() for a in self._actors], "start", START_SECONDS)
         self._ray.watch(identity.pid for identity in self._identities)
         addresses = [identity.address for identity in self._identities]
@@ -112,6 +110,7 @@ class RayGroup:
         if nice:
             niceness = self._identities[nice[0]].niceness
             _log.info("workers %s run at niceness %d, as the cluster was set up", nice, niceness)
+        self._open_lines(secret)
         near = self.nodes == 1 and not force_network
         far = force_network or len({i.node_id for i in self._identities}) == self.world_size
         self.transport = "shared memory" if near else "network" if far else "shared memory + network"
@@ -161,14 +160,16 @@ class RayGroup:
     @property
     def outstanding(self) -> int:
         """Batches that the slowest worker has not answered."""
-        return max(map(len, self._refs))
+        assert self._lines is not None
+        return max(self._lines.awaited)
 
     def send(self, batches: list[list[Message]]) -> None:
-        """Sends one batch to each worker that has one; does not wait."""
+        """Sends one batch to each worker that has one; waits only for room in a worker's socket."""
         self._require_ray()
-        for execute, batch, packed, refs in zip(self._execute, batches, pack_messages(batches), self._refs):
+        assert self._lines is not None
+        for rank, (batch, packed) in enumerate(zip(batches, pack_messages(batches))):
             if batch:
-                refs.append(execute.remote(packed))
+                self._lines.send(rank, packed)
 
     def wait(self) -> None:
         """Returns when an answer has come, or none is awaited.
@@ -176,45 +177,22 @@ class RayGroup:
         CollectiveTimeout names the workers that give no sign of life for the session's timeout; WorkerLostError one
         that died without having to answer.
         """
-        import ray
-
         self._require_ray()
-        while True:
-            heads = [refs[0] for refs in self._refs if refs]
-            if not heads:
-                return
-            self._ready, _ = ray.wait(heads, num_returns=len(heads), timeout=_POLL)
-            if self._ready:
-                return
-            if time.monotonic() - self._looked > _PING_EVERY:
-                self._look()
+        assert self._lines is not None
+        while any(self._lines.awaited) and not self._lines.poll(_POLL):
+            self._look_now_and_then()
 
     def replies(self) -> list[Reply]:
         """Gives the replies that have come, without waiting for any; a few may be left for later.
 
         WorkerLostError when a worker died; CollectiveTimeout when one did not arrive at an exchange.
         """
-        import ray
-
-        ready, self._ready = self._ready, []
-        if not ready:
-            if self.outstanding < _TAKE_FROM:
-                return []
-            self._require_ray()
-            heads = [refs[0] for refs in self._refs if refs]
-            ready, _ = ray.wait(heads, num_returns=len(heads), timeout=0)
-            if not ready:
-                return []
-        owners = {refs[0]: rank for rank, refs in enumerate(self._refs) if refs}
-        ready = [ref for ref in ready if ref in owners]
-        try:
-            found = ray.get(ready, timeout=self.timeout)
-        except ray.exceptions.RayError:
-            found = [self._answer(ref, owners[ref]) for ref in ready]  # raises, and says whose answer it was
-        for ref in ready:
-            self._refs[owners[ref]].popleft()
-            self._pings.pop(owners[ref], None)
-        return [unpack_reply(data) for data in found]
+        assert self._lines is not None
+        self._lines.poll(0)
+        found = self._lines.take()
+        for rank, _ in found:
+            self._pings.pop(rank, None)
+        return [unpack_reply(data) for _, data in found]
 
     def _require_ray(self) -> None:
         import ray
@@ -225,20 +203,44 @@ class RayGroup:
                 "first, then ray.shutdown()"
             )
 
-    def _answer(self, ref: Any, rank: int) -> bytes:
+    def _open_lines(self, secret: bytes) -> None:
+        """Calls every worker; a driver that is not on the cluster's network sends its batches through Ray."""
+        import ray
+
+        if ray.util.client.ray.is_connected():
+            self._lines = Calls(self._actors, self.timeout, self._broken_call)
+            return
+        serving = [actor.serve.remote() for actor in self._actors]
+        try:
+            self._lines = DriverEnd([i.line for i in self._identities], secret, self._broken_line, self._look_now_and_then)
+        except OSError as error:
+            raise ClusterError(
+                f"init: the workers' ports cannot be reached from this driver ({error}); open the cluster's network to "
+                "it, run it on a node of the cluster, or connect with ray://"
+            ) from error
+        self._serving = serving
+
+    def _broken_line(self, rank: int, error: BaseException | None) -> BaseException:
+        """Gives the reason why a worker's line has ended, which Ray knows."""
         import ray
 
         try:
-            return ray.get(ref, timeout=self.timeout)
-        except ray.exceptions.RayTaskError as error:
-            raise self._failed(rank, error) from error
-        except ray.exceptions.GetTimeoutError as error:
-            raise CollectiveTimeout(
+            ray.get(self._serving[rank], timeout=_REASON_SECONDS)
+        except ray.exceptions.RayError as reason:
+            return self._broken_call(rank, reason)
+        return self._lost([rank], error or ConnectionError("it closed its control line"))
+
+    def _broken_call(self, rank: int, error: BaseException) -> BaseException:
+        import ray
+
+        if isinstance(error, ray.exceptions.RayTaskError):
+            return self._failed(rank, error)
+        if isinstance(error, ray.exceptions.GetTimeoutError):
+            return CollectiveTimeout(
                 f"{self._name(rank)} sent an answer that did not arrive within {self.timeout:g} s; the limit is "
                 "init(timeout=...) or DISTGRAD_TIMEOUT", missing=[rank], seconds=self.timeout,
-            ) from error
-        except ray.exceptions.RayError as error:
-            raise self._lost([rank], error) from error
+            )
+        return self._lost([rank], error)
 
     # Who is lost ----------------------------------------------------------------------------------------------
 
@@ -283,6 +285,10 @@ class RayGroup:
         ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=1.0)
         return sorted(refs[ref] for ref in ready if _raises(ref))
 
+    def _look_now_and_then(self) -> None:
+        if time.monotonic() - self._looked > _PING_EVERY:
+            self._look()
+
     def _look(self) -> None:
         """Asks every worker for a sign of life; one that gives none for the timeout is named."""
         import ray
@@ -319,6 +325,8 @@ class RayGroup:
         if self._closed:
             return
         self._closed = True
+        if self._lines is not None:
+            self._lines.close()
         import ray
 
         if not ray.is_initialized():
@@ -338,7 +346,9 @@ class RayGroup:
         """Reads the answers nobody waits for any more: Ray reports an error that was never read as unhandled."""
         import ray
 
-        refs = [ref for refs in self._refs for ref in refs] + [ref for ref, _ in self._pings.values()]
+        refs = [*self._serving, *(ref for ref, _ in self._pings.values())]
+        if isinstance(self._lines, Calls):
+            refs += self._lines.refs()
         if not refs:
             return
         for ref in ray.wait(refs, num_returns=len(refs), timeout=1.0)[0]:

@@ -35,10 +35,11 @@ class Worker:
                 prepared = self.programs[message.program]
                 last_run = message.sequence
                 inputs = [self.slots[slot] for slot in message.inputs]
+                for position in message.last:
+                    del self.slots[message.inputs[position]]
                 outputs = yield from interpreter.run(
                     prepared, self.rank, message.sequence, inputs, message.numbers, failures
                 )
-                del inputs
                 for slot, value in zip(message.outputs, outputs):
                     self.slots[slot] = value
                 if self.rank == 0 and message.returned:

@@ -16,6 +16,7 @@ from distgrad import dtypes
 from distgrad.functions.creation import finish, linspace, ones
 from distgrad.ops.elementwise import abs, clamp_min, cos, exp, sin, sqrt, square
 from distgrad.ops.special import i0
+from distgrad.settings import strided
 
 __all__ = [
     "bartlett", "blackman", "cosine", "exponential", "gaussian", "general_cosine", "general_hamming", "hamming", "hann",
@@ -25,9 +26,11 @@ __all__ = [
 Tensor = Any
 
 
-def _checked(name: str, M: int, dtype: Any) -> dtypes.dtype:
+def _checked(name: str, M: int, dtype: Any, options: dict[str, Any]) -> dtypes.dtype:
     if M < 0:
         raise ValueError(f"{name} requires non-negative window length, got M={M}")
+    if options.get("layout", strided) is not strided:
+        raise ValueError(f"{name} is implemented for strided tensors only, got: {options['layout']}")
     kind = dtypes.default() if dtype is None else dtypes.as_dtype(dtype)
     if kind not in (dtypes.float32, dtypes.float64):
         raise ValueError(f"{name} expects float32 or float64 dtypes, got: {kind!r}")
@@ -48,7 +51,7 @@ def general_cosine(M: int, *, a: Sequence[float], sym: bool = True, dtype: Any =
 
     TypeError unless `a` is a list or tuple, ValueError when it is empty.
     """
-    kind = _checked("general_cosine", M, dtype)
+    kind = _checked("general_cosine", M, dtype, options)
     if not isinstance(a, (list, tuple)):
         raise TypeError(f"general_cosine: Coefficients must be a list/tuple, got {type(a).__name__}")
     if not a:
@@ -89,7 +92,7 @@ def nuttall(M: int, *, sym: bool = True, dtype: Any = None, **options: Any) -> T
 
 def bartlett(M: int, *, sym: bool = True, dtype: Any = None, **options: Any) -> Tensor:
     """Gives the triangle from 0 over 1 back to 0."""
-    kind = _checked("bartlett", M, dtype)
+    kind = _checked("bartlett", M, dtype, options)
     if M < 2:
         return finish("bartlett", ones(M, dtype=kind), options)
     return finish("bartlett", 1.0 - abs(_line(M, -1.0, 2 / _intervals(M, sym), kind)), options)
@@ -97,7 +100,7 @@ def bartlett(M: int, *, sym: bool = True, dtype: Any = None, **options: Any) -> 
 
 def cosine(M: int, *, sym: bool = True, dtype: Any = None, **options: Any) -> Tensor:
     """Gives half a period of the sine, sin(pi (n + 1/2) / M)."""
-    kind = _checked("cosine", M, dtype)
+    kind = _checked("cosine", M, dtype, options)
     if M < 2:
         return finish("cosine", ones(M, dtype=kind), options)
     step = math.pi / (_intervals(M, sym) + 1)
@@ -110,7 +113,7 @@ def exponential(M: int, *, center: float | None = None, tau: float = 1.0, sym: b
 
     ValueError for a tau that is not positive, or a center with `sym`.
     """
-    kind = _checked("exponential", M, dtype)
+    kind = _checked("exponential", M, dtype, options)
     if tau <= 0:
         raise ValueError(f"exponential: Tau must be positive, got: {tau} instead.")
     if sym and center is not None:
@@ -123,7 +126,7 @@ def exponential(M: int, *, center: float | None = None, tau: float = 1.0, sym: b
 
 def gaussian(M: int, *, std: float = 1.0, sym: bool = True, dtype: Any = None, **options: Any) -> Tensor:
     """Gives exp(-n ** 2 / (2 std ** 2)), n from the window's middle. ValueError for a std that is not positive."""
-    kind = _checked("gaussian", M, dtype)
+    kind = _checked("gaussian", M, dtype, options)
     if std <= 0:
         raise ValueError(f"gaussian: Standard deviation must be positive, got: {std} instead.")
     if M < 2:
@@ -134,7 +137,7 @@ def gaussian(M: int, *, std: float = 1.0, sym: bool = True, dtype: Any = None, *
 
 def kaiser(M: int, *, beta: float = 12.0, sym: bool = True, dtype: Any = None, **options: Any) -> Tensor:
     """Gives i0(beta sqrt(1 - t ** 2)) / i0(beta) for t from -1 to 1. ValueError for a negative beta."""
-    kind = _checked("kaiser", M, dtype)
+    kind = _checked("kaiser", M, dtype, options)
     if beta < 0:
         raise ValueError(f"kaiser: beta must be non-negative, got: {beta} instead.")
     if M < 2:

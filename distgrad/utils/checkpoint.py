@@ -45,7 +45,7 @@ class _Forgotten(dict[int, Any]):
 class _Region:
     """One checkpointed call: how to make it again and the gradient functions it made."""
 
-    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, state: tuple[int, int] | None,
+    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, state: tuple[int, int, int] | None,
                  functions: list[GradFn]) -> None:
         self._function, self._args, self._kwargs, self._state = function, args, kwargs, state
         self._functions = functions
@@ -127,17 +127,17 @@ def _made_since(start: int, outputs: Any) -> list[GradFn]:
 
 
 @contextlib.contextmanager
-def _generator_at(state: tuple[int, int] | None) -> Iterator[None]:
+def _generator_at(state: tuple[int, int, int] | None) -> Iterator[None]:
     """Lets the default generator draw from `state` on, and restores it at the end; None leaves it alone."""
     if state is None:
         yield
         return
-    before = default_generator.get_state()
-    default_generator._seed, default_generator._counter = state
+    before = default_generator.place
+    default_generator.place = state
     try:
         yield
     finally:
-        default_generator.set_state(before)
+        default_generator.place = before
 
 
 def checkpoint(
@@ -155,7 +155,7 @@ def checkpoint(
     if not mode.enabled:
         return function(*args, **kwargs)
     kept = _mapped(args, _snapshot), _mapped(kwargs, _snapshot)
-    state = (default_generator._seed, default_generator._counter) if preserve_rng_state else None
+    state = default_generator.place if preserve_rng_state else None
     start = next_sequence()
     outputs = function(*args, **kwargs)
     made = _made_since(start, outputs)

@@ -6,6 +6,7 @@ Invariant: ``reduction`` is "mean", "sum" or "none"; means count the elements of
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import distgrad as dg
 from distgrad.nn.modules.distance import PairwiseDistance
@@ -400,3 +401,24 @@ class TripletMarginWithDistanceLoss(_Loss):
             swap=self.swap,
             reduction=self.reduction,
         )
+
+
+class CTCLoss(_Loss):
+    """Averages ``-log p(target | log_probs)`` over all alignments; ``log_probs`` ``(T, N, C)``, class ``blank`` is no output.
+
+    Source: torch.nn.CTCLoss; Graves et al. 2006.
+    """
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:
+        super().__init__(reduction=reduction)
+        self.blank = blank
+        self.zero_infinity = zero_infinity
+
+    def forward(self, log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any) -> Tensor:
+        return dg.nn.functional.ctc_loss(
+            log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction, self.zero_infinity
+        )
+
+
+class NLLLoss2d(NLLLoss):
+    """``NLLLoss`` under the name it had for ``(N, C, H, W)`` before PyTorch 0.4."""

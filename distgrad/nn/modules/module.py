@@ -141,6 +141,8 @@ class Module(ModuleTree):
         """Registers ``hook(module, grad_input, grad_output)``; what it returns replaces the input gradients."""
         return _file_hook(self._backward_hooks, RemovableHandle(self._backward_hooks), hook, prepend)
 
+    register_backward_hook = register_full_backward_hook
+
     def register_full_backward_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Registers ``hook(module, grad_output)``; what it returns replaces the output gradients."""
         return _file_hook(self._backward_pre_hooks, RemovableHandle(self._backward_pre_hooks), hook, prepend)
@@ -222,6 +224,21 @@ class Module(ModuleTree):
     def cpu(self) -> Module:
         """Returns the module itself: distgrad computes on CPUs only."""
         return self
+
+    def cuda(self, device: Any = None) -> Module:
+        """Raises RuntimeError: there is no GPU."""
+        return self.to("cuda" if device is None else f"cuda:{getattr(device, 'index', device)}")
+
+    def to_empty(self, *, device: Any = None, recurse: bool = True) -> Module:
+        """Gives parameters and buffers new memory whose values nobody has set."""
+        return self._apply(dg.empty_like, recurse)
+
+    def share_memory(self) -> Module:
+        """Returns the module itself: other processes are sent copies."""
+        return self
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Leaves the module as it is: sharded programs are recorded and cached without being asked to."""
 
     def train(self, mode: bool = True) -> Module:
         """Sets training mode in this module and all below it."""

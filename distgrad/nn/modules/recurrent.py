@@ -7,9 +7,11 @@ batch never mix, so a batch sharded by rows is computed without communication.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import distgrad as dg
+from distgrad.functions.dropout import dropout_in_order
 from distgrad.nn import init
 from distgrad.nn.modules.module import Module
 from distgrad.nn.parameter import Parameter
@@ -160,7 +162,11 @@ class RNNBase(Module):
         time_axis = 1 if self.batch_first and batched else 0
         if input.shape[time_axis] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        output, found = self._layers(input, states, time_axis, 0.0)
+
+        def drop(x: Tensor) -> Tensor:
+            return dropout_in_order(x, self.dropout, self.training, (time_axis, 1 - time_axis, 2))
+
+        output, found = self._layers(input, states, time_axis, 0.0, drop)
         if batched:
             return output, found
         return output.squeeze(1), tuple(state.squeeze(1) for state in found)
@@ -170,16 +176,21 @@ class RNNBase(Module):
         self._check_input(data, 2)
         if order is not None:
             states = tuple(state.index_select(1, order) for state in states)
-        padded = data[dg.from_numpy(packed_rows(sizes))]
-        output, found = self._layers(padded, states, 0, dg.from_numpy(sequence_lengths(sizes)))
-        step, row = packed_positions(sizes)
-        output = output[dg.from_numpy(step), dg.from_numpy(row)]
+        rows = dg.from_numpy(packed_rows(sizes))
+        step, row = (dg.from_numpy(places) for places in packed_positions(sizes))
+
+        def drop(x: Tensor) -> Tensor:
+            return dg.nn.functional.dropout(x[step, row], self.dropout, self.training)[rows]
+
+        output, found = self._layers(data[rows], states, 0, dg.from_numpy(sequence_lengths(sizes)), drop)
+        output = output[step, row]
         if back is not None:
             found = tuple(state.index_select(1, back) for state in found)
         return PackedSequence(output, sizes, order, back), found
 
-    def _layers(self, x: Tensor, states: tuple[Tensor, ...], time_axis: int,
-                lengths: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _layers(self, x: Tensor, states: tuple[Tensor, ...], time_axis: int, lengths: Any,
+                drop: Callable[[Tensor], Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Runs all layers, with `drop` between them, where torch draws masks step by step or over packed rows."""
         rows = x.shape[1 - time_axis]
         is_lstm = self.mode == "LSTM"
         width = self.proj_size or self.hidden_size
@@ -212,8 +223,8 @@ class RNNBase(Module):
                 last.append(h)
                 cells.append(c)
             x = outputs[0] if len(outputs) == 1 else dg.cat(outputs, 2)
-            if self.dropout and layer < self.num_layers - 1:
-                x = dg.nn.functional.dropout(x, self.dropout, self.training)
+            if self.dropout and self.training and layer < self.num_layers - 1:
+                x = drop(x)
         found = (dg.stack(last, 0),) if not is_lstm else (dg.stack(last, 0), dg.stack(cells, 0))
         return x, found
 

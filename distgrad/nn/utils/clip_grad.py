@@ -98,3 +98,8 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, f
         for parameter in _as_list(parameters):
             if parameter.grad is not None:
                 parameter.grad.clamp_(min=-clip_value, max=clip_value)
+
+
+def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
+    """Does what ``clip_grad_norm_`` does, under its name before PyTorch 0.4."""
+    return clip_grad_norm_(parameters, max_norm, norm_type)

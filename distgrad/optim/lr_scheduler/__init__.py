@@ -20,6 +20,8 @@ from distgrad.optim.lr_scheduler.schedules import (
     StepLR,
 )
 
+_LRScheduler = LRScheduler  # its name before PyTorch 2.0
+
 __all__ = [
     "ChainedScheduler",
     "ConstantLR",

@@ -46,10 +46,11 @@ class DataLoader:
     """Iterates over a dataset in batches, in order, shuffled, or as a sampler says.
 
     ``dataset`` has random access or is an IterableDataset. ``batch_size=None`` gives single items. ``shuffle`` draws a
-    new order for each epoch from ``generator`` (default: the global one); ``sampler`` and ``batch_sampler`` replace it.
-    ``collate_fn`` makes a batch of a list of samples. ``num_workers``, ``pin_memory``, ``timeout``, ``worker_init_fn``,
-    ``multiprocessing_context``, ``prefetch_factor``, ``persistent_workers``, ``pin_memory_device`` and ``in_order``
-    are checked as torch does and otherwise ignored: a loader starts no processes, the cluster's workers hold the data.
+    new order for each epoch from ``generator`` (default: a seed from the global one); ``sampler`` and
+    ``batch_sampler`` replace it. ``collate_fn`` makes a batch of a list of samples. ``num_workers``, ``pin_memory``,
+    ``timeout``, ``worker_init_fn``, ``multiprocessing_context``, ``prefetch_factor``, ``persistent_workers``,
+    ``pin_memory_device`` and ``in_order`` are checked as torch does and otherwise ignored: a loader starts no
+    processes, the cluster's workers hold the data.
     Raises ValueError for options that exclude each other. Source: torch.utils.data.DataLoader.
 
     >>> import distgrad as dg
@@ -135,6 +136,8 @@ class DataLoader:
         return len(self.sampler if self.batch_sampler is None else self.batch_sampler)
 
     def __iter__(self) -> Iterator[Any]:
+        # The seed that torch draws for worker processes: nothing needs it here, but later draws come after it.
+        (self.generator or dg.default_generator).random_integer()
         if isinstance(self.dataset, IterableDataset):
             return self._stream()
         if self.batch_sampler is None:

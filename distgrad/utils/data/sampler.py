@@ -67,15 +67,21 @@ class RandomSampler(Sampler[int]):
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def order(self) -> Any:
-        """Draws the indices of one epoch as a 1-d int64 tensor."""
+        """Draws the indices of one epoch as a 1-d int64 tensor.
+
+        Without a generator of its own an epoch draws a seed from the default one, as torch does.
+        """
         total = len(self.data_source)
+        generator = self.generator
+        if generator is None:
+            generator = dg.Generator().manual_seed(dg.default_generator.random_integer())
         if self.replacement:
-            return dg.randint(total, (self.num_samples,), generator=self.generator)
+            return dg.randint(total, (self.num_samples,), generator=generator)
         rounds, rest = divmod(self.num_samples, total)
-        drawn = [dg.randperm(total, generator=self.generator) for _ in range(rounds + (rest > 0))]
-        if rest:
-            drawn[-1] = drawn[-1][:rest]
-        return drawn[0] if len(drawn) == 1 else dg.cat(drawn)
+        # One order more than needed when nothing is left over: torch takes its numbers too.
+        drawn = [dg.randperm(total, generator=generator) for _ in range(rounds + 1)]
+        drawn[-1] = drawn[-1][:rest]
+        return drawn[0] if rest == 0 and rounds == 1 else dg.cat(drawn)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order().tolist())

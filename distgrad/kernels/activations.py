@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba import extending, types
 
-from distgrad.fused.compiling import kernel, scalar
+from distgrad.kernels.compiling import kernel, scalar
 
 _numba: Any = extending  # its own annotations know nothing of what the decorators give
 _F = np.float32

@@ -51,7 +51,7 @@ def _signature(words: tuple[str, ...], kind: Any) -> tuple[Any, ...]:
 def warm_up() -> None:
     """Compiles every kernel for float32 and float64, or loads it from disk; stops when the process ends."""
     for name in MODULES:
-        import_module(f"distgrad.fused.{name}")
+        import_module(f"distgrad.kernels.{name}")
     for kind in (types.float32, types.float64):
         for dispatcher, words in _kernels:
             if not threading.main_thread().is_alive():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.fused.compiling import kernel
+from distgrad.kernels.compiling import kernel
 
 
 @kernel("2 int int i1 3 i3")

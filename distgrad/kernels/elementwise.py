@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.fused.compiling import kernel
+from distgrad.kernels.compiling import kernel
 
 
 @kernel("1 1 1")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.fused.compiling import kernel
+from distgrad.kernels.compiling import kernel
 
 _ROWS = 256  # rows whose products are added up before they join the total
 
