@@ -223,6 +223,8 @@ def _combine(name: str, input: Tensor, product: Tensor, shape: tuple[int, ...], 
             f"{name}: The expanded size of the tensor must match the product's: input {list(input.shape)} does not "
             f"broadcast to {list(shape)}"
         )
+    if product.dtype.category < 2:  # as PyTorch reads them for integers and bools
+        alpha, beta = (bool(n) if product.dtype is dtypes.bool_ else int(n) for n in (alpha, beta))
     if alpha != 1:
         product = product * alpha
     if beta == 0:  # as in PyTorch: the input is not read, so its nan and inf do not matter
@@ -263,6 +265,11 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alph
 # Tensor contractions ----------------------------------------------------------------------------------------
 
 
+def _narrowed(x: Tensor, kind: dtypes.dtype) -> Tensor:
+    """Gives back its dtype to a sum of integers, which is int64."""
+    return x if x.dtype is kind else cast(x, dtype=kind.name)
+
+
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: None = None) -> Tensor:
     """Sums products over `dims`: the last n of `a` with the first n of `b`, or two lists (PyTorch: torch.tensordot)."""
     _check("tensordot", a=a, b=b)
@@ -284,9 +291,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: None = None) -> Tensor:
     for i, j in zip(first, second):
         if a.shape[i] != b.shape[j] and 1 in (a.shape[i], b.shape[j]):  # a size of 1 broadcasts: sum the other one first
             if a.shape[i] == 1:
-                b = sum_of(b, axis=(j,), keepdims=True)
+                b = _narrowed(sum_of(b, axis=(j,), keepdims=True), b.dtype)
             else:
-                a = sum_of(a, axis=(i,), keepdims=True)
+                a = _narrowed(sum_of(a, axis=(i,), keepdims=True), a.dtype)
         if a.shape[i] != b.shape[j]:
             raise RuntimeError(
                 f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second has size "

@@ -80,6 +80,8 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     axis = _trailing(input, normalized_shape, "rms_norm", weight=weight)
     if eps is None:
         eps = _EPSILON.get(input.dtype.name, 0.0)
+    if input.dtype.is_complex:  # of the squares, not of the absolute ones, as in PyTorch
+        return _affine(input * rsqrt(square(input).mean(axis, keepdim=True) + eps), weight, None)
     y, _ = ops.rms_standardize(input, axis=axis, eps=float(eps))
     return _affine(y, weight, None)
 

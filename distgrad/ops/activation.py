@@ -430,8 +430,8 @@ log_softmax_backward: Op = Op(
 @widened
 def _logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     if not axis:
-        return np.array(x)
-    top = _maximum_along(x, axis)
+        return np.log(np.exp(1j * x.imag)) + x.real if x.dtype.kind == "c" else np.array(x)
+    top = _maximum_along(x.real, axis)
     top = keep_array(np.isfinite(top), top)  # an infinite maximum must not be subtracted from itself
     powers = x - top
     np.exp(powers, out=powers)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import dtypes
-from distgrad.dtypes import dtype
+from distgrad.dtypes import HALVES, dtype
 from distgrad.families import contraction_rows
 from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta, broadcast_shapes
@@ -48,7 +48,7 @@ def no_bool(name: str, kind: dtype) -> None:
 
 
 def _half(kind: np.dtype) -> bool:
-    return kind == np.float16 or (kind.kind == "V" or kind.name == "bfloat16")
+    return kind.char in HALVES
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
