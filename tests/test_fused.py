@@ -232,6 +232,40 @@ def test_max_pool_and_its_gradient(rule: tuple[int, int, int, int], kind: Any) -
     np.testing.assert_array_equal(indices[seen], theirs[1].numpy()[seen])
 
 
+CONVOLUTIONS = {
+    "plain": ((3, 3), (1, 1), (0, 0), (1, 1)),
+    "padded": ((3, 5), (1, 1), (1, 2), (1, 1)),
+    "strided": ((3, 2), (2, 3), (1, 0), (1, 1)),
+    "dilated": ((2, 3), (1, 2), (3, 2), (2, 3)),
+    "padding_beyond_the_kernel": ((1, 2), (2, 1), (3, 40), (1, 1)),
+}
+
+
+@KINDS
+@pytest.mark.parametrize("form", CONVOLUTIONS)
+@pytest.mark.parametrize("block", [1 << 19, 3000], ids=["whole_images", "blocks_of_rows"])
+def test_convolution_and_its_gradients(form: str, block: int, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distgrad.ops.convolution._BLOCK", block)
+    kernel_size, stride, padding, dilation = CONVOLUTIONS[form]
+    x, w, b = normal(kind, 3, 4, 33, 29), normal(kind, 5, 4, *kernel_size, seed=1), normal(kind, 5, seed=2)
+    theirs = torch.nn.functional.conv2d(*map(torch.from_numpy, (x, w, b)), stride, padding, dilation)
+    attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
+    size = tuple(theirs.shape[2:])
+    (y,) = agree("conv_bias", x, w, b, size=size, scale=64, **attrs)
+    np.testing.assert_allclose(y, theirs, rtol=1e-4 if kind is np.float32 else 1e-12, atol=1e-4)
+    g = normal(kind, *y.shape, seed=3)
+    agree("conv_input", g, w, size=x.shape[2:], scale=64, **attrs)
+    agree("conv_weight", x, g, size=kernel_size, scale=1000, **attrs)
+
+
+def test_convolution_in_one_dim_is_compiled_too() -> None:
+    x, w = normal(np.float32, 4, 6, 301), normal(np.float32, 7, 6, 5, seed=1)
+    attrs = {"stride": (2,), "padding": (3,), "dilation": (2,), "groups": 1}
+    (y,) = agree("conv", x, w, size=(150,), scale=64, **attrs)
+    agree("conv_input", y, w, size=(301,), scale=1000, **attrs)
+    agree("conv_weight", x, y, size=(5,), scale=20000, **attrs)
+
+
 @KINDS
 def test_rows_and_elements_added_by_index(kind: Any) -> None:
     rng = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from typing import Any
 
 from numba import njit, types
 
-MODULES = ("activations", "elementwise", "norms", "pooling", "rows")
+MODULES = ("activations", "elementwise", "norms", "patches", "pooling", "rows")
 
 _kernels: list[tuple[Any, tuple[str, ...]]] = []
 _FIXED = {"int": types.int64, "float": types.float64, "bool": types.boolean, "i1": types.int64[::1],
