@@ -50,15 +50,15 @@ def kernel(name: str, *arrays: Any, on: bool, **attrs: Any) -> Arrays:
     return result if isinstance(result, tuple) else (result,)
 
 
-def agree(name: str, *arrays: Any, parts: float = 8, scale: float = 0.0, **attrs: Any) -> Arrays:
-    """Compares the kernel that is compiled with the one that is not, within `parts` roundings of results or `scale`."""
+def agree(name: str, *arrays: Any, parts: float = 8, size_of_terms: float = 0.0, **attrs: Any) -> Arrays:
+    """Compares the compiled kernel with the other, within `parts` roundings of results or of terms of a size."""
     ours, theirs = kernel(name, *arrays, on=True, **attrs), kernel(name, *arrays, on=False, **attrs)
     for a, b in zip(ours, theirs, strict=True):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
         if a.dtype.kind == "f":
             rounding = np.finfo(a.dtype).eps
-            np.testing.assert_allclose(a, b, rtol=parts * rounding, atol=max(parts * scale * rounding, 1e-37))
+            np.testing.assert_allclose(a, b, rtol=parts * rounding, atol=max(parts * size_of_terms * rounding, 1e-37))
         else:
             np.testing.assert_array_equal(a, b)
     return ours
@@ -125,7 +125,7 @@ SMOOTH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 @pytest.mark.parametrize("name", SMOOTH)
 def test_activations_equal_numpy_and_torch(name: str, kind: Any) -> None:
     x = 3 * normal(kind, 3, SIZE // 2 + 1)
-    (y,) = agree(name, x, scale=4)
+    (y,) = agree(name, x, size_of_terms=4)
     torch_x = torch.from_numpy(x).requires_grad_()
     torch_y = SMOOTH[name](torch_x)
     h = normal(kind, *x.shape, seed=1)
@@ -133,7 +133,7 @@ def test_activations_equal_numpy_and_torch(name: str, kind: Any) -> None:
     rounding = np.finfo(kind).eps
     np.testing.assert_allclose(y, torch_y.detach().numpy(), rtol=8 * rounding, atol=16 * rounding)
     if name != "sigmoid":
-        (back,) = agree(f"{name}_backward", h, x, scale=16)
+        (back,) = agree(f"{name}_backward", h, x, size_of_terms=16)
         assert torch_x.grad is not None
         np.testing.assert_allclose(back, torch_x.grad.numpy(), rtol=16 * rounding, atol=64 * rounding)
 
@@ -150,11 +150,11 @@ def test_activations_treat_edges_as_numpy_does(name: str, kind: Any) -> None:
 @KINDS
 def test_logit_loss_and_its_slope(kind: Any) -> None:
     x, target = 5 * normal(kind, SIZE + 5), (normal(kind, SIZE + 5, seed=1) > 0).astype(kind)
-    (y,) = agree("binary_cross_entropy_with_logits", x, target, scale=4)
+    (y,) = agree("binary_cross_entropy_with_logits", x, target, size_of_terms=4)
     theirs = torch.nn.functional.binary_cross_entropy_with_logits(torch.from_numpy(x), torch.from_numpy(target),
                                                                   reduction="none")
     np.testing.assert_allclose(y, theirs, rtol=1e-5 if kind is np.float32 else 1e-13, atol=1e-6)
-    agree("logit_slope", x, target, scale=1)
+    agree("logit_slope", x, target, size_of_terms=1)
     edges = np.array([np.inf, -np.inf, np.nan, 0.0] * SIZE, kind)
     agree("binary_cross_entropy_with_logits", edges, np.ones_like(edges))
 
@@ -166,12 +166,46 @@ def test_softmax_and_log_softmax(columns: int, kind: Any) -> None:
     x[0, 0], x[1] = np.nan, -np.inf
     x[2, columns // 2] = np.inf
     for name in ("softmax", "log_softmax"):
-        (y,) = agree(name, x, axis=1, parts=16, scale=16)
+        (y,) = agree(name, x, axis=1, parts=16, size_of_terms=16)
         theirs = getattr(torch, name)(torch.from_numpy(x), 1).numpy()
         np.testing.assert_allclose(y, theirs, rtol=2e-6 if kind is np.float32 else 1e-14, atol=1e-5)
         out = kernel(name, normal(kind, *x.shape), on=False, axis=1)[0]
-        agree(f"{name}_backward", normal(kind, *x.shape, seed=1), out, axis=1, parts=16, scale=np.sqrt(columns))
+        agree(f"{name}_backward", normal(kind, *x.shape, seed=1), out, axis=1, parts=16, size_of_terms=np.sqrt(columns))
     agree("softmax", x.reshape(1, *x.shape), axis=1)  # another dim is numpy's
+
+
+@KINDS
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", [(40, 33, 17), (3, 50, 64), (2, 3, 64, 64)], ids=str)
+def test_attention_weights(shape: tuple[int, ...], causal: bool, kind: Any) -> None:
+    x, h = 4 * normal(kind, *shape), normal(kind, *shape, seed=1)
+    x[0, ..., -1, 0] = -np.inf
+    (y,) = agree("attention_weights", x, scale=0.3, causal=causal)
+    if causal:
+        assert not np.triu(y, 1).any()
+    agree("attention_weights_backward", h, y, scale=0.3, size_of_terms=1)
+
+
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_has_second_derivatives_whatever_the_kernel(on: bool, causal: bool) -> None:
+    dg.set_fused_kernels(on)
+    arrays = [normal(np.float64, 2, 3, length, 5, seed=length) for length in (31, 33, 33)]
+
+    def second(T: Any, make: Callable[[np.ndarray], Any]) -> list[np.ndarray]:
+        inputs = [make(a).requires_grad_() for a in arrays]
+        q, k, v = inputs
+        scores = q @ k.transpose(-2, -1) / 5**0.5  # PyTorch's fused attention has no second derivative
+        if T is torch:
+            mask = T.ones(31, 33, dtype=T.bool).tril() if causal else T.ones(31, 33, dtype=T.bool)
+            y = scores.masked_fill(~mask, -float("inf")).softmax(-1) @ v
+        else:
+            y = T.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        first = T.autograd.grad(y.sin().sum(), inputs, create_graph=True)
+        return [g.detach().numpy() for g in (y, *first, *T.autograd.grad(sum((g * g).sum() for g in first), inputs))]
+
+    for ours, theirs in zip(second(dg, dg.tensor), second(torch, torch.tensor), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
 @KINDS
@@ -179,10 +213,10 @@ def test_softmax_and_log_softmax(columns: int, kind: Any) -> None:
 def test_layer_norm(shape: tuple[int, int], kind: Any) -> None:
     x, v = 2 * normal(kind, *shape) + 3, normal(kind, *shape, seed=1)
     weight, bias = normal(kind, 2, shape[1], seed=2)
-    _, mean, rstd = agree("layer_norm", x, weight, bias, axis=(1,), eps=1e-5, parts=64, scale=4)
+    _, mean, rstd = agree("layer_norm", x, weight, bias, axis=(1,), eps=1e-5, parts=64, size_of_terms=4)
     if shape[1] == 1:
         return  # 1 / deviation is large and multiplies roundings
-    agree("layer_norm_backward", v, x, weight, mean, rstd, axis=(1,), eps=1e-5, parts=64, scale=np.sqrt(shape[0]))
+    agree("layer_norm_backward", v, x, weight, mean, rstd, axis=(1,), eps=1e-5, parts=64, size_of_terms=np.sqrt(shape[0]))
     tensors = [torch.from_numpy(a).double().requires_grad_() for a in (x, weight, bias)]
     torch.nn.functional.layer_norm(tensors[0], shape[1:], *tensors[1:]).backward(torch.from_numpy(v).double())
     found = kernel("layer_norm_backward", v, x, weight, mean, rstd, on=True, axis=(1,), eps=1e-5)
@@ -251,29 +285,29 @@ def test_convolution_and_its_gradients(form: str, block: int, kind: Any, monkeyp
     theirs = torch.nn.functional.conv2d(*map(torch.from_numpy, (x, w, b)), stride, padding, dilation)
     attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
     size = tuple(theirs.shape[2:])
-    (y,) = agree("conv_bias", x, w, b, size=size, scale=64, **attrs)
+    (y,) = agree("conv_bias", x, w, b, size=size, size_of_terms=64, **attrs)
     np.testing.assert_allclose(y, theirs, rtol=1e-4 if kind is np.float32 else 1e-12, atol=1e-4)
     g = normal(kind, *y.shape, seed=3)
-    agree("conv_input", g, w, size=x.shape[2:], scale=64, **attrs)
-    agree("conv_weight", x, g, size=kernel_size, scale=1000, **attrs)
+    agree("conv_input", g, w, size=x.shape[2:], size_of_terms=64, **attrs)
+    agree("conv_weight", x, g, size=kernel_size, size_of_terms=1000, **attrs)
 
 
 def test_convolution_in_one_dim_is_compiled_too() -> None:
     x, w = normal(np.float32, 4, 6, 301), normal(np.float32, 7, 6, 5, seed=1)
     attrs = {"stride": (2,), "padding": (3,), "dilation": (2,), "groups": 1}
-    (y,) = agree("conv", x, w, size=(150,), scale=64, **attrs)
-    agree("conv_input", y, w, size=(301,), scale=1000, **attrs)
-    agree("conv_weight", x, y, size=(5,), scale=20000, **attrs)
+    (y,) = agree("conv", x, w, size=(150,), size_of_terms=64, **attrs)
+    agree("conv_input", y, w, size=(301,), size_of_terms=1000, **attrs)
+    agree("conv_weight", x, y, size=(5,), size_of_terms=20000, **attrs)
 
 
 @KINDS
 def test_rows_and_elements_added_by_index(kind: Any) -> None:
     rng = np.random.default_rng(0)
     g, index = normal(kind, 700, 33), rng.integers(0, 40, 700)
-    agree("add_rows", g, index, shape=(40, 33), axis=0, scale=16)
+    agree("add_rows", g, index, shape=(40, 33), axis=0, size_of_terms=16)
     places = rng.integers(0, 50, (700, 33))
-    agree("add_along", g, places, shape=(700, 50), axis=1, scale=4)
-    agree("add_along", g, places % 33, shape=(700, 33), axis=0, scale=16)  # along another dim: numpy's
+    agree("add_along", g, places, shape=(700, 50), axis=1, size_of_terms=4)
+    agree("add_along", g, places % 33, shape=(700, 33), axis=0, size_of_terms=16)  # along another dim: numpy's
     with pytest.raises(RuntimeError, match="index 50 is out of bounds"):
         kernel("add_along", g, places + 1, on=True, shape=(700, 50), axis=1)
 
@@ -287,7 +321,7 @@ def test_simple_arithmetic(kind: Any) -> None:
     agree("masked_scale", x, y > 0, 1.25)
     agree("masked_scale", x, y[:1] > 0, 1.25)  # a mask that broadcasts: numpy's
     w, b = normal(kind, 40, x.shape[1], seed=2), normal(kind, 40, seed=3)
-    agree("linear_bias", normal(kind, 900, x.shape[1]), w, b, scale=100)
+    agree("linear_bias", normal(kind, 900, x.shape[1]), w, b, size_of_terms=100)
 
 
 @KINDS

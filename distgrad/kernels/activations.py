@@ -324,6 +324,41 @@ def _log_softmax(x: Any, y: Any) -> None:
             y[i, j] = (x[i, j] - greatest) - shift
 
 
+@kernel("3 float bool 3")
+def _attention_weights(x: Any, scale: Any, causal: Any, y: Any) -> None:
+    factor, one, zero = x.dtype.type(scale), x.dtype.type(1), x.dtype.type(0)
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            scores, weights = x[n, i], y[n, i]
+            count = min(i + 1, x.shape[2]) if causal else x.shape[2]
+            top = _ordered(scores[0] * factor)
+            for j in range(count):
+                key = _ordered(scores[j] * factor)
+                top = key if key > top else top
+            greatest = _from_ordered(top)
+            total = zero
+            for j in range(count):
+                power = _exp(scores[j] * factor - greatest)
+                weights[j] = power
+                total += power
+            share = one / total
+            for j in range(count):
+                weights[j] *= share
+            for j in range(count, x.shape[2]):
+                weights[j] = zero
+
+
+@kernel("2 2 float 2")
+def _attention_weights_backward(h: Any, out: Any, scale: Any, y: Any) -> None:
+    factor = h.dtype.type(scale)
+    for i in range(h.shape[0]):
+        total = h.dtype.type(0)
+        for j in range(h.shape[1]):
+            total += h[i, j] * out[i, j]
+        for j in range(h.shape[1]):
+            y[i, j] = (h[i, j] - total) * out[i, j] * factor
+
+
 @kernel("2 2 2")
 def _softmax_backward(h: Any, out: Any, y: Any) -> None:
     for i in range(h.shape[0]):
@@ -412,6 +447,21 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def log_softmax(x: np.ndarray) -> np.ndarray:
     """Gives log(softmax(x)) along the last dim, which has elements."""
     return _each_row(_log_softmax, x)
+
+
+def attention_weights(x: np.ndarray, scale: float, causal: bool) -> np.ndarray:
+    """Gives the softmax of x (..., L, S) times `scale` along the last dim, up to position i in row i when causal."""
+    y = np.empty(x.shape, x.dtype)
+    _attention_weights(x.reshape(-1, *x.shape[-2:]), float(scale), causal, y.reshape(-1, *x.shape[-2:]))
+    return y
+
+
+def attention_weights_backward(h: np.ndarray, out: np.ndarray, scale: float) -> np.ndarray:
+    """Gives the gradient of `attention_weights` by its input from that of its output h."""
+    y = np.empty(h.shape, h.dtype)
+    rows = (-1, h.shape[-1])
+    _attention_weights_backward(h.reshape(rows), out.reshape(rows), float(scale), y.reshape(rows))
+    return y
 
 
 def softmax_backward(h: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -412,14 +412,15 @@ def _along_axis(x: Any, axis: int) -> Any:
     return total(x, axis=(axis,) if x.ndim else (), keepdims=True)
 
 
-def _softmax_backward_rule(g: Any, h: Any, out: Any, axis: int) -> Any:
+def softmax_backward_rule(g: Any, h: Any, out: Any, axis: int) -> Any:
+    """Gives the gradient of `softmax_backward` by the output of softmax."""
     return g * (h - _along_axis(h * out, axis)) - h * _along_axis(g * out, axis)
 
 
 softmax = along("softmax", _softmax, lambda g, y, axis: softmax_backward(g, y, axis=axis))
 softmax_backward: Op = Op(
     "softmax_backward", _softmax_backward, meta=_pair_meta, inputs="h out", rows=_pair_rows,
-    vjps=(lambda g, out, axis: softmax_backward(g, out, axis=axis), _softmax_backward_rule))
+    vjps=(lambda g, out, axis: softmax_backward(g, out, axis=axis), softmax_backward_rule))
 log_softmax = along("log_softmax", _log_softmax, lambda g, y, axis: log_softmax_backward(g, y, axis=axis))
 log_softmax_backward: Op = Op(
     "log_softmax_backward", _log_softmax_backward, meta=_pair_meta, inputs="h out", rows=_pair_rows, vjps=(
