@@ -326,26 +326,31 @@ def _log_softmax(x: Any, y: Any) -> None:
 
 @kernel("3 float bool 3")
 def _attention_weights(x: Any, scale: Any, causal: Any, y: Any) -> None:
-    factor, one, zero = x.dtype.type(scale), x.dtype.type(1), x.dtype.type(0)
+    factor, one, zero, lowest = x.dtype.type(scale), x.dtype.type(1), x.dtype.type(0), x.dtype.type(-np.inf)
     for n in range(x.shape[0]):
         for i in range(x.shape[1]):
-            scores, weights = x[n, i], y[n, i]
+            scores, row = x[n, i], y[n, i]
             count = min(i + 1, x.shape[2]) if causal else x.shape[2]
-            top = _ordered(scores[0] * factor)
-            for j in range(count):
-                key = _ordered(scores[j] * factor)
+            # Whole vectors: their rest, element by element, would take longer than what is left out.
+            padded = min((count + 63) // 64 * 64, x.shape[2])
+            for j in range(padded):
+                v = scores[j] * factor
+                row[j] = v if j < count else lowest
+            top = _ordered(row[0])
+            for j in range(padded):
+                key = _ordered(row[j])
                 top = key if key > top else top
             greatest = _from_ordered(top)
             total = zero
-            for j in range(count):
-                power = _exp(scores[j] * factor - greatest)
-                weights[j] = power
+            for j in range(padded):
+                power = _exp(row[j] - greatest)
+                row[j] = power
                 total += power
             share = one / total
-            for j in range(count):
-                weights[j] *= share
-            for j in range(count, x.shape[2]):
-                weights[j] = zero
+            for j in range(padded):
+                row[j] *= share
+            for j in range(padded, x.shape[2]):
+                row[j] = zero
 
 
 @kernel("2 2 float 2")
