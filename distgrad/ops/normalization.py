@@ -51,23 +51,29 @@ def _as_rows(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
     return rows if rows.dtype.itemsize > 2 else rows.astype(np.float32)
 
 
-def _normalize(x: np.ndarray, axis: tuple[int, ...], eps: float, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+def _normalize(x: np.ndarray, axis: tuple[int, ...], eps: float, centered: bool
+               ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Gives the standardized x, the reciprocal deviations, and the means where they were subtracted."""
     rows = _as_rows(x, axis)
+    mean = None
     if centered:
-        rows = rows - _row_means(rows)[:, None]
-        rows -= _row_means(rows)[:, None]  # what rounding the first mean left, when it is large
+        mean = _row_means(rows)[:, None]
+        rows = rows - mean
+        rest = _row_means(rows)[:, None]  # what rounding the first mean left, when it is large
+        rows -= rest
+        mean = mean + rest
     rstd = 1 / np.sqrt(_row_mean_products(rows, rows) + rows.dtype.type(eps))
     y = np.multiply(rows, rstd[:, None], out=rows if centered else None)
     shape = reduced_shape(x.shape, axis, True)
-    return y.astype(x.dtype, copy=False).reshape(x.shape), rstd.reshape(shape)
+    return y.astype(x.dtype, copy=False).reshape(x.shape), rstd.reshape(shape), mean
 
 
 def _standardize(x: np.ndarray, *, axis: tuple[int, ...], eps: float) -> tuple[np.ndarray, np.ndarray]:
-    return _normalize(x, axis, eps, True)
+    return _normalize(x, axis, eps, True)[:2]
 
 
 def _rms_standardize(x: np.ndarray, *, axis: tuple[int, ...], eps: float) -> tuple[np.ndarray, np.ndarray]:
-    return _normalize(x, axis, eps, False)
+    return _normalize(x, axis, eps, False)[:2]
 
 
 def _standardize_backward(v: np.ndarray, y: np.ndarray, rstd: np.ndarray, extra: Any, *, axis: tuple[int, ...],
@@ -156,11 +162,9 @@ def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, axis: tu
 
         y, mean, rstd = norms.layer_norm(x.reshape(prod(lead), weight.size), weight.reshape(-1), bias.reshape(-1), eps)
         return y.reshape(x.shape), mean.reshape(shape), rstd.reshape(shape)
-    rows = _as_rows(x, axis)
-    mean = _row_means(rows)
-    mean = mean + _row_means(rows - mean[:, None])
-    y, rstd = _normalize(x, axis, eps, True)
-    return _affine(y, weight, bias), mean.reshape(shape), rstd
+    y, rstd, middle = _normalize(x, axis, eps, True)
+    assert middle is not None
+    return _affine(y, weight, bias), middle.reshape(shape), rstd
 
 
 def _layer_norm_backward(v: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, rstd: np.ndarray, *,
