@@ -368,3 +368,31 @@ def test_small_programs_never_import_numba_and_large_ones_only_when_allowed() ->
     assert not imported(SIZE - 1, "1")
     assert imported(SIZE, "1")
     assert not imported(SIZE, "0")
+
+
+def test_without_a_directory_for_compiled_code_kernels_work_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.core import caching
+
+    from distgrad.kernels import compiling
+
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(compiling, "_kernels", [])
+
+    @compiling.kernel("1")
+    def double(x: Any) -> None:
+        for i in range(x.size):
+            x[i] *= x.dtype.type(2)
+
+    x = normal(np.float32, 9)
+    expected = 2 * x
+    double(x)
+    np.testing.assert_array_equal(x, expected)
+
+
+def test_every_kernel_is_compiled_ahead_for_the_types_it_is_called_with() -> None:
+    from distgrad.kernels import compiling
+
+    compiling.warm_up()
+    assert len(compiling._kernels) > 20
+    for dispatcher, _, kinds in compiling._kernels:  # the tests above have called them with nothing else
+        assert len(dispatcher.signatures) == len(kinds), dispatcher

@@ -204,7 +204,7 @@ def _normal_tail(x: Any) -> Any:
     return p * t * bell, bell
 
 
-@kernel("1 1")
+@kernel("1 1", kinds=(types.float32,))
 def _gelu(x: Any, y: Any) -> None:
     for i in range(x.size):
         v = x[i]
@@ -212,7 +212,7 @@ def _gelu(x: Any, y: Any) -> None:
         y[i] = v * (tail if v < _F(0) else _F(1) - tail)
 
 
-@kernel("1 1 1")
+@kernel("1 1 1", kinds=(types.float32,))
 def _gelu_backward(h: Any, x: Any, y: Any) -> None:
     for i in range(x.size):
         v = x[i]

@@ -18,22 +18,28 @@ from numba import njit, types
 
 MODULES = ("activations", "elementwise", "norms", "patches", "pooling", "rows")
 
-_kernels: list[tuple[Any, tuple[str, ...]]] = []
+KINDS = (types.float32, types.float64)
+
+_kernels: list[tuple[Any, tuple[str, ...], tuple[Any, ...]]] = []
 _FIXED = {"int": types.int64, "float": types.float64, "bool": types.boolean, "i1": types.int64[::1],
           "i2": types.int64[:, ::1], "i3": types.int64[:, :, ::1], "b1": types.boolean[::1]}
 
 
-def kernel(arguments: str) -> Callable[[Callable[..., Any]], Any]:
+def kernel(arguments: str, kinds: tuple[Any, ...] = KINDS) -> Callable[[Callable[..., Any]], Any]:
     """Compiles a function of arrays, lazily, per dtype, cached on disk.
 
     `arguments` has a word for each parameter: "1", "2", ... for contiguous arrays with so many dims of the dtype the
-    kernel is compiled for; "i1", "i2", "i3", "b1" for int64 and bool arrays; "int", "float" and "bool" for numbers.
+    kernel is compiled for; "i1", "i2", "i3", "b1" for int64 and bool arrays; "int", "float" and "bool" for numbers. `kinds`: the dtypes.
     """
 
     def compiled(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False,
-                          fastmath={"contract", "reassoc", "nsz"})(function)
-        _kernels.append((dispatcher, tuple(arguments.split())))
+        options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False,
+                        "fastmath": {"contract", "reassoc", "nsz"}}
+        try:
+            dispatcher = njit(cache=True, **options)(function)
+        except RuntimeError:  # no directory can be written to: every process compiles for itself
+            dispatcher = njit(**options)(function)
+        _kernels.append((dispatcher, tuple(arguments.split()), kinds))
         return dispatcher
 
     return compiled
@@ -52,8 +58,9 @@ def warm_up() -> None:
     """Compiles every kernel for float32 and float64, or loads it from disk; stops when the process ends."""
     for name in MODULES:
         import_module(f"distgrad.kernels.{name}")
-    for kind in (types.float32, types.float64):
-        for dispatcher, words in _kernels:
+    for kind in KINDS:
+        for dispatcher, words, kinds in _kernels:
             if not threading.main_thread().is_alive():
                 return
-            dispatcher.compile(_signature(words, kind))
+            if kind in kinds:
+                dispatcher.compile(_signature(words, kind))
