@@ -29,8 +29,8 @@ def kernel(arguments: str, kinds: tuple[Any, ...] = KINDS) -> Callable[[Callable
     """Compiles a function of arrays, lazily, per dtype, cached on disk.
 
     `arguments` has a word for each parameter: "1", "2", ... for contiguous arrays with so many dims of the dtype the
-    kernel is compiled for; "i1", "i2", "i3", "b1" for int64 and bool arrays; "int", "float" and "bool" for numbers. `kinds` are the
-    dtypes that `warm_up` compiles it for.
+    kernel is compiled for; "i1", "i2", "i3", "b1" for int64 and bool arrays; "int", "float" and "bool" for numbers.
+    `kinds` are the dtypes that `warm_up` compiles it for.
     """
 
     def compiled(function: Callable[..., Any]) -> Any:

@@ -38,7 +38,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker is told at its start. `timeout` in seconds; `secret` is shared by the session's processes.
+    """What a worker is told at its start. `timeout` in seconds, `memory` in bytes; `secret` is the session's.
 
     `fused`: with compiled kernels.
     """
@@ -52,6 +52,7 @@ class Settings:
     force_network: bool
     threads: int
     fused: bool
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class WorkerActor:
         self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
         self._node_id = ray.get_runtime_context().get_node_id()
         self._over = False
-        self._worker = Worker(settings.rank, settings.world_size)
+        self._worker = Worker(settings.rank, settings.world_size, settings.memory)
         host = ray.util.get_node_ip_address()
         self._group = Group(
             settings.rank, settings.world_size, session=settings.session, secret=settings.secret,

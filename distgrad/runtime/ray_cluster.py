@@ -48,7 +48,8 @@ class RayGroup:
     in_process = False
 
     def __init__(
-        self, address: str | None, num_workers: int | None, *, timeout: float, force_network: bool, session: str
+        self, address: str | None, num_workers: int | None, *, timeout: float, force_network: bool, session: str,
+        memory: int | None = None,
     ) -> None:
         self._ray = reach_ray(address, num_workers)
         self._group: Any = None
@@ -60,6 +61,7 @@ class RayGroup:
         self._looked = 0.0
         self._closed = False
         self.timeout = timeout
+        self._memory = memory
         try:
             self._start(num_workers, session, force_network)
         except BaseException:
@@ -95,8 +97,10 @@ class RayGroup:
         }
         remote: Any = ray.remote(**options)(WorkerActor)
         for rank in range(self.world_size):
-            settings = Settings(rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1,
-                                fused=compiled.enabled())
+            settings = Settings(
+                rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1,
+                fused=compiled.enabled(), memory=self._memory,
+            )
             strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
             self._actors.append(
                 remote.options(scheduling_strategy=strategy, name=f"{session}-{rank}").remote(settings)
