@@ -25,6 +25,7 @@ from distgrad.errors import (
     WireError,
     WorkerLostError,
 )
+from distgrad.kernels import compiled
 from distgrad.runtime.actor import CONTROL, Identity, Settings, WorkerActor, pack_messages, unpack_reply
 from distgrad.runtime.guard import start_time
 from distgrad.runtime.interrupts import uninterrupted
@@ -97,7 +98,8 @@ class RayGroup:
         remote: Any = ray.remote(**options)(WorkerActor)
         for rank in range(self.world_size):
             settings = Settings(
-                rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1, memory=self._memory
+                rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1,
+                fused=compiled.enabled(), memory=self._memory,
             )
             strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
             self._actors.append(
