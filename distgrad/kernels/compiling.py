@@ -56,12 +56,15 @@ def _signature(words: tuple[str, ...], kind: Any) -> tuple[Any, ...]:
 
 
 def warm_up() -> None:
-    """Compiles every kernel for float32 and float64, or loads it from disk; stops when the process ends."""
+    """Compiles every kernel for float32, the usual dtype, or loads it from disk; stops when the process ends.
+
+    Compiled code takes memory, about 1 MB a kernel: what is for float64 comes with its first use.
+    """
     for name in MODULES:
         import_module(f"distgrad.kernels.{name}")
-    for kind in KINDS:
-        for dispatcher, words, kinds in _kernels:
-            if not threading.main_thread().is_alive():
-                return
-            if kind in kinds:
-                dispatcher.compile(_signature(words, kind))
+    kind = types.float32
+    for dispatcher, words, kinds in _kernels:
+        if not threading.main_thread().is_alive():
+            return
+        if kind in kinds:
+            dispatcher.compile(_signature(words, kind))
