@@ -114,6 +114,8 @@ def install(tensor_type: type) -> None:
         else:
             session = graph.session()
             assert session is not None
+            if graph.recorder[0] is not None:
+                graph.recorder[0].saw(args, values)
             nodes = session.record(plan, values)
 
         fn = None

@@ -22,7 +22,6 @@ LAYERS = [
     "errors dtypes device grad_mode grad_names handles kernels mersenne printing serialization_format warn jit amp "
     "backends datasets size accelerator distributed hub mps multiprocessing version xpu",
     "meta settings draws cuda",
-    "compiler",
     "placement",
     "op",
     "families graph",
@@ -37,6 +36,7 @@ LAYERS = [
     "operators inplace methods",
     "in_place_functions",
     "runtime",
+    "compiler",
     "serialization",
     "namespace",
     "autograd testing data fft linalg masked signal special",
