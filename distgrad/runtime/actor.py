@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from distgrad.runtime import heap, threads, wire
+from distgrad.runtime import threads, wire
 from distgrad.runtime.guard import start_time
 from distgrad.runtime.line import WorkerEnd
 from distgrad.runtime.messages import Message, Put, Reply
@@ -69,7 +69,6 @@ class WorkerActor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        heap.keep_freed_memory()
         self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
         self._node_id = ray.get_runtime_context().get_node_id()
         self._over = False

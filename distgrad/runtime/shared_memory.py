@@ -2,7 +2,8 @@
 
 Every rank owns anonymous memory (memfd) that peers open through /proc/<pid>/fd: it has no name in any file system, so the
 kernel frees it with the last process, however that one ends. A control page holds the number of rounds published, and the
-header of every frame; two data slots, used in turn, hold the frames.
+header of every frame; two data slots, used in turn, hold the frames. A third area, the ring, holds the chunks of a bucket
+that is being reduced (see `shared_reduce`); such a reduction takes as many round numbers as it publishes steps.
 
 Invariant: a rank publishes round n only after writing it, and overwrites the slot of round n only after every reader of
 round n has published round n + 1, which a reader does after it is done with what it read. So a round costs one wait.
@@ -35,9 +36,14 @@ Check = Callable[[Sequence[int]], None]
 
 # The control page, in 8-byte words: the identity header, then the counters, each group on a cache line of its own.
 _PUBLISHED, _STATE = 8, 9
-_SLOT_WORDS = (16, 24)  # generation, file descriptor, capacity of each data slot
-_FRAMES_AT = 256
+_SLOT_WORDS = (16, 24, 32)  # generation, file descriptor, capacity of each data slot and of the ring
+_FRAMES_AT = 320
 _OPEN, _CLOSED = 0, 1
+
+_RING = 2
+CHUNK_BYTES = 256 << 10
+CHUNKS = 16
+"""The ring of a rank holds so many chunks of a bucket that is being reduced; with its readers' rings it stays in cache."""
 
 _SMALLEST_SLOT = 1 << 20
 _HUGE_PAGES_FROM = 4 << 20
@@ -104,7 +110,7 @@ def _fence() -> None:
 
 
 class _Slot:
-    """One of the two data areas of a rank; replaced by a larger one when a round does not fit."""
+    """One of the data areas of a rank; replaced by a larger one when a round does not fit."""
 
     def __init__(self) -> None:
         self.generation = 0
@@ -112,6 +118,7 @@ class _Slot:
         self.capacity = 0
         self.memory: mmap.mmap | None = None
         self.data = np.empty(0, np.uint8)
+        self.round = 0
         self.readers: tuple[int, ...] = ()
 
     def reserve(self, size: int) -> bool:
@@ -131,7 +138,7 @@ class _Slot:
     def close(self) -> None:
         self.data = np.empty(0, np.uint8)
         if self.memory is not None:
-            self.memory.close()
+            _unmap(self.memory)
             os.close(self.descriptor)
         self.memory, self.descriptor, self.capacity = None, -1, 0
 
@@ -152,7 +159,7 @@ class _Peer:
 
     def __init__(self, rank: int, world_size: int, address: SharedMemoryAddress, identity: Identity) -> None:
         self.rank, self.address = rank, address
-        self.mappings: list[tuple[int, mmap.mmap, pa.Buffer] | None] = [None, None]
+        self.mappings: list[tuple[int, mmap.mmap, pa.Buffer] | None] = [None, None, None]
         size = _control_size(world_size)
         self.memory = self._map(address.control, size)
         self.control = memoryview(self.memory)
@@ -222,7 +229,7 @@ class _Peer:
                 memory = mapping[1]
                 del mapping
                 _unmap(memory)
-        self.mappings = [None, None]
+        self.mappings = [None, None, None]
         self.words.release()
         self.control.release()
         _unmap(self.memory)
@@ -245,7 +252,9 @@ class SharedMemory:
     def __init__(self, rank: int, world_size: int, identity: Identity) -> None:
         self.rank, self.world_size, self.identity = rank, world_size, identity
         self.peers: dict[int, _Peer] = {}
-        self._slots = (_Slot(), _Slot())
+        self._slots = (_Slot(), _Slot(), _Slot())
+        self.chunks = 0
+        self.chunk_free_at = [0] * CHUNKS
         size = _control_size(world_size)
         self._descriptor = os.memfd_create("distgrad-control")
         os.ftruncate(self._descriptor, size)
@@ -277,7 +286,7 @@ class SharedMemory:
         """Writes the frames of round `sequence` for the ranks of this node and makes them visible, in one copy."""
         slot_number = sequence % 2
         slot = self._slots[slot_number]
-        self._wait(slot.readers, sequence - 1, check)
+        self.wait(slot.readers, slot.round + 1, check)
         positions: dict[int, int] = {}
         plan: list[tuple[Payload, int, int]] = []
         frames: list[tuple[int, int, int]] = []
@@ -294,14 +303,24 @@ class SharedMemory:
                 plan.append((payload, position, size))
                 end = aligned(end + size)
             frames.append((rank, position, size))
-        if slot.reserve(end):
-            first = _SLOT_WORDS[slot_number]
-            self._words[first + 1], self._words[first + 2] = slot.descriptor, slot.capacity
-            self._words[first] = slot.generation
+        self._reserve(slot_number, end)
         for payload, position, _ in plan:
             for part in payload if isinstance(payload, tuple) else (payload,):
                 write_array(slot.data[position : position + part.nbytes], part)
                 position += part.nbytes
+        self._write_headers(sequence, frames, code)
+        self.publish_step(sequence)
+
+    def _reserve(self, number: int, size: int) -> None:
+        slot = self._slots[number]
+        if slot.reserve(size):
+            first = _SLOT_WORDS[number]
+            self._words[first + 1], self._words[first + 2] = slot.descriptor, slot.capacity
+            self._words[first] = slot.generation
+
+    def _write_headers(self, sequence: int, frames: Sequence[tuple[int, int, int]], code: int) -> None:
+        """Writes the headers of round `sequence`: (reader, position in the data, bytes) of each frame."""
+        slot_number = sequence % 2
         for rank, position, size in frames:
             self.identity.pack(
                 self._control,
@@ -313,30 +332,54 @@ class SharedMemory:
                 offset=position,
                 code=code,
             )
-        slot.readers = tuple(rank for rank, _, _ in frames)
+        slot = self._slots[slot_number]
+        slot.round, slot.readers = sequence, tuple([rank for rank, _, _ in frames])
+
+    def publish_step(self, sequence: int) -> None:
+        """Makes visible what was written before, and says that everything before round `sequence` was read."""
         _fence()
         self._words[_PUBLISHED] = sequence
         _wake_readers(self._published_at)
+
+    def _check_header(self, rank: int, sequence: int, size: int, code: int) -> int:
+        return self.identity.check(
+            self.peers[rank].control,
+            _FRAMES_AT + ((sequence % 2) * self.world_size + self.rank) * HEADER.size,
+            source=rank,
+            destination=self.rank,
+            sequence=sequence,
+            length=size,
+            code=code,
+        )
+
+    def open_ring(self, sequence: int, size: int, code: int, check: Check) -> np.ndarray:
+        """Announces a bucket of `size` bytes, which is to go through the ring from round `sequence` on; returns the ring."""
+        slot = self._slots[sequence % 2]
+        self.wait(slot.readers, slot.round + 1, check)
+        self._reserve(_RING, CHUNKS * CHUNK_BYTES)
+        self._write_headers(sequence, [(rank, 0, size) for rank in self.peers], code)
+        return self._slots[_RING].data
+
+    def peer_ring(self, rank: int, sequence: int, size: int, code: int) -> np.ndarray:
+        """Returns the ring of a rank that has published round `sequence`; raises WireError if it reduces something else."""
+        self._check_header(rank, sequence, size, code)
+        ring = view_of(self.peers[rank].data(_RING))
+        if ring.size < CHUNKS * CHUNK_BYTES:
+            raise WireError(
+                f"ring of rank {rank} refused: it has {ring.size} bytes, must have {CHUNKS * CHUNK_BYTES}", source=rank
+            )
+        return ring
 
     def collect(
         self, sequence: int, expect: Sequence[int], code: int, received: list[np.ndarray | None], check: Check
     ) -> None:
         """Waits for the frames of round `sequence` and puts read-only views of the peers' memory into `received`."""
         sources = [rank for rank in self.peers if expect[rank]]
-        self._wait(sources, sequence, check)
-        _fence()
+        self.wait(sources, sequence, check)
         slot = sequence % 2
         for rank in sources:
             peer, size = self.peers[rank], expect[rank]
-            offset = self.identity.check(
-                peer.control,
-                _FRAMES_AT + (slot * self.world_size + self.rank) * HEADER.size,
-                source=rank,
-                destination=self.rank,
-                sequence=sequence,
-                length=size,
-                code=code,
-            )
+            offset = self._check_header(rank, sequence, size, code)
             data = peer.data(slot)
             if offset + size > data.size:
                 raise WireError(
@@ -344,11 +387,14 @@ class SharedMemory:
                 )
             received[rank] = view_of(data.slice(offset, size))
 
-    def _wait(self, ranks: Sequence[int], sequence: int, check: Check) -> None:
+    def wait(self, ranks: Sequence[int], sequence: int, check: Check) -> None:
         """Returns when all of `ranks` have published round `sequence`."""
         missing = [rank for rank in ranks if self.peers[rank].words[_PUBLISHED] < sequence]
-        if not missing:
-            return
+        if missing:
+            self._wait_for(missing, sequence, check)
+        _fence()
+
+    def _wait_for(self, missing: Sequence[int], sequence: int, check: Check) -> None:
         now = time.monotonic()
         spin_until, next_look = now + self._spin, now + TICK
         while missing:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.errors import CollectiveTimeout, GroupAborted
-from distgrad.runtime.collectives import Collective, Exchange, payload_bytes, run
+from distgrad.runtime import heap, shared_reduce
+from distgrad.runtime.collectives import Collective, Exchange, Reduction, payload_bytes, run
 from distgrad.runtime.shared_memory import SharedMemory, SharedMemoryAddress
 from distgrad.runtime.tcp import Network
 from distgrad.runtime.wire import Identity, dtype_code
@@ -66,6 +67,7 @@ class Group:
         self._aborted: str | None = None
         self._close_lock = threading.Lock()
         self._closed = False
+        heap.keep_freed_memory()
         identity = Identity.of(session, secret, epoch)
         self._memory = SharedMemory(rank, world_size, identity)
         try:
@@ -130,9 +132,29 @@ class Group:
         self.bytes_sent += sum(map(payload_bytes, request.send))
         return received
 
+    def reduce(self, request: Reduction) -> bool:
+        """Reduces a bucket in the memory of the node, if all ranks are on it; returns whether it did.
+
+        Raises as `exchange` does.
+        """
+        if len(self._memory.peers) != self.world_size - 1:
+            return False
+        self._check_usable()
+        wait = _Wait(self, f"round {self._sequence + 1}")
+        try:
+            steps, sent = shared_reduce.all_reduce(
+                self._memory, self._sequence + 1, request, dtype_code(request.dtype), wait.check
+            )
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self._sequence += steps
+        self.bytes_sent += sent
+        return True
+
     def run(self, generator: Collective) -> Any:
         """Runs a collective together with the other ranks and returns its result on this one."""
-        result, _ = run(generator, self)
+        result = run(generator, self)
         self.collectives += 1
         return result
 
