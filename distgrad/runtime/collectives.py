@@ -133,7 +133,7 @@ def run(generator: Collective, transport: Transport) -> Any:
     try:
         while True:
             request = generator.send(answer)
-            answer = transport.reduce(request) if type(request) is Reduction else transport.exchange(request)
+            answer = transport.reduce(request) if isinstance(request, Reduction) else transport.exchange(request)
     except StopIteration as stop:
         return stop.value
     finally:
@@ -155,7 +155,7 @@ def run_lockstep(generators: Sequence[Collective], counter: Counter | None = Non
             for rank, generator in enumerate(generators):
                 try:
                     request = generator.send(received[rank])
-                    while type(request) is Reduction:  # frames are handed over anyway: there is no shorter way
+                    while isinstance(request, Reduction):  # frames are handed over anyway: there is no shorter way
                         request = generator.send(False)
                     requests.append(request)
                 except StopIteration as stop:

@@ -3,9 +3,9 @@
 Each rank writes chunk after chunk into its ring. Two ranks then both add the two rings straight into their results; of
 more ranks, each reduces its own segment of the chunk inside its ring, and all copy the segments of the others from there.
 
-Invariant: a turn of the loop publishes one step, and what a step says was done depends on the bucket's size and the
-number of ranks alone. So one counter per rank tells its peers both what they may read and what they may overwrite, also
-when the next collective comes.
+Invariant: a rank reads a chunk of a peer only after that one's counter says it is there, and writes over a chunk only
+after all counters say it was read. Each rank does the oldest work it can and waits only for what its oldest chunk needs,
+so somebody can always go on; how far one is ahead of another is a matter of speed, never of the result.
 """
 
 from __future__ import annotations
@@ -13,19 +13,16 @@ from __future__ import annotations
 import numpy as np
 
 from distgrad.runtime.collectives import Reduction, pieces_of, reduce_flat
-from distgrad.runtime.shared_memory import CHUNK_BYTES, CHUNKS, Check, SharedMemory
-
-_AHEAD_OF_ONE = 2
-_AHEAD = 4
-"""Chunks a rank writes before it reads the first of the others: fewer stay closer in cache, more need fewer switches."""
+from distgrad.runtime.shared_memory import CHUNKS, GATHERED, REDUCED, WRITTEN, Check, SharedMemory
 
 
-def all_reduce(memory: SharedMemory, first: int, work: Reduction, code: int, check: Check) -> tuple[int, int]:
-    """Reduces a bucket over all ranks of the node, from round `first` on; returns (rounds taken, bytes sent to others)."""
-    bucket = _PassingBucket(memory, first, work, code, check)
+def all_reduce(memory: SharedMemory, sequence: int, work: Reduction, code: int, check: Check) -> int:
+    """Reduces a bucket over all ranks of the node, as round `sequence`; returns the bytes that others read of this rank."""
+    bucket = _PassingBucket(memory, sequence, work, code, check)
     try:
         with np.errstate(all="ignore"):
-            return bucket.pass_through(), bucket.bytes_sent()
+            bucket.pass_through()
+            return bucket.bytes_sent()
     finally:
         bucket.rings.clear()  # an error that is kept must not keep the memory of the group
 
@@ -33,45 +30,52 @@ def all_reduce(memory: SharedMemory, first: int, work: Reduction, code: int, che
 class _PassingBucket:
     """One bucket on its way through the rings. Views of the rings are held here alone, in no frame that waits."""
 
-    def __init__(self, memory: SharedMemory, first: int, work: Reduction, code: int, check: Check) -> None:
-        self.memory, self.first, self.work, self.code, self.check = memory, first, work, code, check
+    def __init__(self, memory: SharedMemory, sequence: int, work: Reduction, code: int, check: Check) -> None:
+        self.memory, self.sequence, self.work, self.code, self.check = memory, sequence, work, code, check
         self.rank, self.world_size = memory.rank, memory.world_size
-        self.others = list(memory.peers)
-        self.place_size = CHUNK_BYTES // work.dtype.itemsize
+        self.place_size = memory.chunk_bytes // work.dtype.itemsize
         self.chunk = self.place_size // self.world_size * self.world_size  # cut evenly, but for the last one
         self.count = -(-work.total // self.chunk)
-        # Turn t writes chunk t, publishes step first + t, reduces chunk t - ahead and gathers chunk t - behind.
-        two = self.world_size == 2
-        self.ahead = min(_AHEAD_OF_ONE if two else _AHEAD, self.count - 1)
-        self.behind = self.ahead if two else 2 * self.ahead + 1
         self.base = memory.chunks
         self.bytes = work.total * work.dtype.itemsize
-        self.rings = {self.rank: memory.open_ring(first, self.bytes, code, check).view(work.dtype)}
+        self.rings = {self.rank: memory.open_ring(sequence, self.bytes, code, check).view(work.dtype)}
 
-    def pass_through(self) -> int:
-        """Does the whole reduction; returns the number of turns."""
-        memory, first, others, check = self.memory, self.first, self.others, self.check
+    def pass_through(self) -> None:
+        """Does the whole reduction."""
+        memory, base, count, others, check = self.memory, self.base, self.count, self.memory.peers, self.check
         two = self.world_size == 2
-        for turn in range(self.count + self.behind):
-            if turn < self.count:
-                place = (self.base + turn) % CHUNKS
-                memory.wait(others, memory.chunk_free_at[place], check)
-                self.write(turn)
-                memory.chunk_free_at[place] = first + turn + self.behind + 1
-            memory.publish_step(first + turn)
-            now = turn - self.ahead
-            if 0 <= now < self.count:
-                memory.wait(others, first + now, check)
-                if not now:
-                    for rank in others:
-                        self.rings[rank] = memory.peer_ring(rank, first, self.bytes, self.code).view(self.work.dtype)
-                self.reduce_whole(now) if two else self.reduce_segment(now)
-            now = turn - self.behind
-            if not two and now >= 0:
-                memory.wait(others, first + now + self.ahead + 1, check)
-                self.gather(now)
-        memory.chunks += self.count
-        return self.count + self.behind
+        memory.wait(others, base + 1 - CHUNKS, check, GATHERED)
+        self.write(0)
+        memory.announce(self.sequence, base + 1)
+        memory.wait(others, self.sequence, check)
+        for rank in others:
+            self.rings[rank] = memory.peer_ring(rank, self.sequence, self.bytes, self.code).view(self.work.dtype)
+        written, reduced, gathered = 1, 0, 0
+        while gathered < count:
+            if gathered < reduced and memory.reached(REDUCED, base + gathered + 1):
+                self.gather(gathered)
+                gathered += 1
+                memory.advance(GATHERED, base + gathered)
+            elif reduced < written and memory.reached(WRITTEN, base + reduced + 1):
+                if two:
+                    self.reduce_whole(reduced)
+                    reduced = gathered = reduced + 1
+                    memory.advance(GATHERED, base + gathered)
+                else:
+                    self.reduce_segment(reduced)
+                    reduced += 1
+                    memory.advance(REDUCED, base + reduced)
+            elif written < count and memory.reached(GATHERED, base + written + 1 - CHUNKS):
+                self.write(written)
+                written += 1
+                memory.advance(WRITTEN, base + written)
+            elif gathered < reduced:
+                memory.wait(others, base + gathered + 1, check, REDUCED)
+            elif reduced < written:
+                memory.wait(others, base + reduced + 1, check, WRITTEN)
+            else:
+                memory.wait(others, base + written + 1 - CHUNKS, check, GATHERED)
+        memory.chunks += count
 
     def _where(self, number: int) -> tuple[int, int, int]:
         """Returns a chunk's first element, its number of elements, and where it begins in the rings."""

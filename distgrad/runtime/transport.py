@@ -140,16 +140,14 @@ class Group:
         if len(self._memory.peers) != self.world_size - 1:
             return False
         self._check_usable()
-        wait = _Wait(self, f"round {self._sequence + 1}")
+        self._sequence += 1
+        wait = _Wait(self, f"round {self._sequence}")
         try:
-            steps, sent = shared_reduce.all_reduce(
-                self._memory, self._sequence + 1, request, dtype_code(request.dtype), wait.check
-            )
+            code = dtype_code(request.dtype)
+            self.bytes_sent += shared_reduce.all_reduce(self._memory, self._sequence, request, code, wait.check)
         except BaseException as error:
             self._fail(error)
             raise
-        self._sequence += steps
-        self.bytes_sent += sent
         return True
 
     def run(self, generator: Collective) -> Any:
