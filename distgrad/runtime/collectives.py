@@ -79,8 +79,8 @@ def pieces_of(sizes: tuple[int, ...], start: int, stop: int) -> tuple[tuple[int,
 class Reduction:
     """The offer to reduce a bucket over all ranks in the transport's own way.
 
-    `own` holds this rank's elements, `result` gets the reduced ones and may be the same memory. What comes back is
-    whether the transport did it. If not, rounds of `Exchange` follow. All ranks of a group decide alike.
+    `own` holds this rank's elements, `result` gets the reduced ones and may be the same memory if `in_place`. What comes
+    back is whether the transport did it. If not, rounds of `Exchange` follow. All ranks of a group decide alike.
     """
 
     own: Bucket
@@ -88,6 +88,21 @@ class Reduction:
     ufunc: np.ufunc
     dtype: np.dtype
     total: int
+    in_place: bool
+
+    def to_send(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Returns the own elements [start, stop), copied if the result may be written over them before they are sent."""
+        pieces = self.own.pieces(start, stop)
+        return (np.concatenate(pieces),) if self.in_place else pieces
+
+    def reduce_frames(self, received: Received, start: int, stop: int) -> None:
+        """Reduces the own elements [start, stop) and the frames of the others, the same elements, into the result."""
+        frames = [None if frame is None else frame.view(self.dtype) for frame in received]
+        with np.errstate(all="ignore"):
+            for number, low, high, first, last in pieces_of(self.own.sizes, start, stop):
+                own = self.own.flats[number][low:high]
+                sources = [own if frame is None else frame[first:last] for frame in frames]
+                reduce_flat(self.ufunc, sources, self.result.flats[number][low:high])
 
 
 Collective = Generator[Exchange | Reduction, Any, Any]
@@ -220,8 +235,8 @@ def _deliver(requests: list[Exchange], counter: Counter | None) -> list[Received
 DIRECT_BYTES = 1024
 """all_reduce over more than two ranks uses one round, in which everyone sends everything, up to so many bytes received."""
 
-ROUND_BYTES = 4 << 20
-"""Bytes of a bucket that are exchanged at a time: what was received is then reduced while it is in cache."""
+ROUND_BYTES = 32 << 20
+"""Bytes of a bucket that are exchanged at a time, which bounds the memory of what is received."""
 
 _BLOCK = 1 << 15
 """Elements reduced at a time over more than two ranks: the running value then stays in cache."""
@@ -333,7 +348,7 @@ def all_reduce(
             if array is not target:
                 np.copyto(target, array)
     else:
-        work = Reduction(bucket, result, ufunc, dtype, total)
+        work = Reduction(bucket, result, ufunc, dtype, total, in_place=out is not None)
         tiny = (world_size - 1) * total * dtype.itemsize <= DIRECT_BYTES
         direct = tiny or world_size == 2
         # More than two ranks reduce a tiny bucket in one round, in shared memory as anywhere.
@@ -342,7 +357,7 @@ def all_reduce(
             for start in range(0, total, block):
                 stop = min(start + block, total)
                 if direct:
-                    yield from _reduce_directly(rank, world_size, work, start, stop, in_place=out is not None)
+                    yield from _reduce_directly(rank, world_size, work, start, stop)
                 else:
                     yield from _reduce_by_owners(rank, world_size, work, start, stop)
 
@@ -353,19 +368,16 @@ def all_reduce(
 
 
 def _reduce_directly(
-    rank: int, world_size: int, work: Reduction, start: int, stop: int, in_place: bool
+    rank: int, world_size: int, work: Reduction, start: int, stop: int
 ) -> Generator[Exchange, Received, None]:
     """Reduces the elements [start, stop) of a bucket in one round: everyone sends everything."""
-    mine: Payload = work.own.pieces(start, stop)
-    if in_place:
-        # The result may be written over what slower ranks of the same process still read.
-        mine = (np.concatenate(mine),)
+    mine = work.to_send(start, stop)
     size = payload_bytes(mine)
     others = [other != rank for other in range(world_size)]
     received = yield Exchange(
         [mine if other else None for other in others], [size if other else 0 for other in others], work.dtype
     )
-    _reduce_pieces(work, received, start, stop)
+    work.reduce_frames(received, start, stop)
 
 
 def _reduce_by_owners(
@@ -380,7 +392,7 @@ def _reduce_by_owners(
         [sizes[rank] if other else 0 for other in others],
         work.dtype,
     )
-    _reduce_pieces(work, received, cuts[rank], cuts[rank + 1])
+    work.reduce_frames(received, cuts[rank], cuts[rank + 1])
     reduced = work.result.pieces(cuts[rank], cuts[rank + 1])
     received = yield Exchange(
         [reduced if other and reduced else None for other in others],
@@ -392,16 +404,6 @@ def _reduce_by_owners(
             values = frame.view(work.dtype)
             for number, low, high, first, last in pieces_of(work.result.sizes, cuts[owner], cuts[owner + 1]):
                 np.copyto(work.result.flats[number][low:high], values[first:last])
-
-
-def _reduce_pieces(work: Reduction, received: Received, start: int, stop: int) -> None:
-    """Reduces this rank's elements [start, stop) and the frames of the others, the same elements, into the result."""
-    frames = [None if frame is None else frame.view(work.dtype) for frame in received]
-    with np.errstate(all="ignore"):
-        for number, low, high, first, last in pieces_of(work.own.sizes, start, stop):
-            own = work.own.flats[number][low:high]
-            sources = [own if frame is None else frame[first:last] for frame in frames]
-            reduce_flat(work.ufunc, sources, work.result.flats[number][low:high])
 
 
 def reduce_scatter(

@@ -15,6 +15,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -47,12 +48,16 @@ _REFUSALS = {
 
 
 class _Incoming:
-    """What is being received from one rank: first the header, then the Arrow message."""
+    """What is being received from one rank, frame after frame: first a header, then an Arrow message."""
 
-    __slots__ = ("length", "memory", "message", "position", "total")
+    __slots__ = ("frames", "memory", "message", "position", "total")
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, frames: Sequence[tuple[int, int]]) -> None:
+        self.frames = deque(frames)
+        self.next_frame()
+
+    def next_frame(self) -> None:
+        """Makes ready for the header of the next of `frames`, each a (sequence number, length)."""
         self.message: np.ndarray | None = None
         self.memory = memoryview(bytearray(HEADER.size))
         self.position, self.total = 0, HEADER.size
@@ -226,7 +231,40 @@ class Network:
             if payload is not None and size:
                 outgoing[rank] = self._frame(rank, sequence, payload, size, code)
             if expect[rank]:
-                incoming[rank] = _Incoming(expect[rank])
+                incoming[rank] = _Incoming([(sequence, expect[rank])])
+
+        def keep(rank: int, _: int, frame: np.ndarray) -> None:
+            received[rank] = frame
+
+        self._transfer(outgoing, incoming, code, keep, check)
+
+    def swap(
+        self, sequence: int, rank: int, blocks: Sequence[Payload], code: int, use: Callable[[int, np.ndarray], None],
+        check: Check,
+    ) -> None:
+        """Sends `blocks` to a rank, which sends blocks of the same sizes, as so many rounds from `sequence` on.
+
+        No round waits for another. `use` is called with the number and the bytes of every block that has arrived, which
+        are valid until it returns; what is not sent yet may not be written.
+        """
+        sizes = [payload_bytes(block) for block in blocks]
+        frames = [
+            self._frame(rank, sequence + number, block, size, code)
+            for number, (block, size) in enumerate(zip(blocks, sizes, strict=True))
+        ]
+        outgoing = {rank: [part for frame in frames for part in frame]}
+        incoming = {rank: _Incoming([(sequence + number, size) for number, size in enumerate(sizes)])}
+        self._transfer(outgoing, incoming, code, lambda _, number, frame: use(number - sequence, frame), check)
+
+    def _transfer(
+        self,
+        outgoing: dict[int, list[memoryview]],
+        incoming: dict[int, _Incoming],
+        code: int,
+        deliver: Callable[[int, int, np.ndarray], None],
+        check: Check,
+    ) -> None:
+        """Sends and receives until both are empty; `deliver` gets rank, sequence number and bytes of every frame."""
         for rank in list(outgoing):
             self._push(rank, outgoing)
         poll = select.poll()
@@ -241,7 +279,7 @@ class Network:
                 rank = by_descriptor[descriptor]
                 failed = events & (select.POLLERR | select.POLLHUP)
                 if rank in incoming and (events & select.POLLIN or failed):
-                    self._pull(rank, sequence, code, incoming, received)
+                    self._pull(rank, code, incoming, outgoing, deliver)
                 if rank in outgoing and (events & select.POLLOUT or failed):
                     self._push(rank, outgoing)
                 wanted = self._events(rank, outgoing, incoming)
@@ -281,31 +319,36 @@ class Network:
             del outgoing[rank]
 
     def _pull(
-        self, rank: int, sequence: int, code: int, incoming: dict[int, _Incoming], received: list[np.ndarray | None]
+        self,
+        rank: int,
+        code: int,
+        incoming: dict[int, _Incoming],
+        outgoing: dict[int, list[memoryview]],
+        deliver: Callable[[int, int, np.ndarray], None],
     ) -> None:
+        """Receives what has come from a rank, and keeps on sending to it between frames."""
         connection, state = self.peers[rank], incoming[rank]
-        if not connection.receive(state):
-            return
-        if state.message is None:
-            prefix = self.identity.check(
-                state.memory,
-                0,
-                source=rank,
-                destination=self.rank,
-                sequence=sequence,
-                length=state.length,
-                code=code,
-            )
-            if prefix > MAX_PREFIX:
-                raise WireError(f"frame from rank {rank} refused: its Arrow header has {prefix} bytes", source=rank)
-            # Arrow pads the body of a message to 8 bytes.
-            state.total = prefix + -(-state.length // 8) * 8
-            state.message = connection.reserve(state.total)
-            state.memory, state.position = state.message.data, 0
-            if not connection.receive(state):
+        while connection.receive(state):
+            sequence, length = state.frames[0]
+            if state.message is None:
+                prefix = self.identity.check(
+                    state.memory, 0, source=rank, destination=self.rank, sequence=sequence, length=length, code=code
+                )
+                if prefix > MAX_PREFIX:
+                    raise WireError(f"frame from rank {rank} refused: its Arrow header has {prefix} bytes", source=rank)
+                # Arrow pads the body of a message to 8 bytes.
+                state.total = prefix + -(-length // 8) * 8
+                state.message = connection.reserve(state.total)
+                state.memory, state.position = state.message.data, 0
+                continue
+            state.frames.popleft()
+            deliver(rank, sequence, open_message(pa.py_buffer(state.message), length))
+            if not state.frames:
+                del incoming[rank]
                 return
-        received[rank] = open_message(pa.py_buffer(state.message), state.length)
-        del incoming[rank]
+            state.next_frame()
+            if rank in outgoing:
+                self._push(rank, outgoing)
 
     # Ending
 

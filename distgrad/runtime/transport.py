@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from distgrad.errors import CollectiveTimeout, GroupAborted
 from distgrad.runtime import heap, shared_reduce
 from distgrad.runtime.collectives import Collective, Exchange, Reduction, payload_bytes, run
 from distgrad.runtime.shared_memory import SharedMemory, SharedMemoryAddress
-from distgrad.runtime.tcp import Network
+from distgrad.runtime.tcp import Check, Network
 from distgrad.runtime.wire import Identity, dtype_code
+
+SWAP_BYTES = 512 << 10
+"""Bytes of a bucket that travel as one frame between two nodes: they are reduced while they are in cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +137,42 @@ class Group:
         return received
 
     def reduce(self, request: Reduction) -> bool:
-        """Reduces a bucket in the memory of the node, if all ranks are on it; returns whether it did.
+        """Reduces a bucket of ranks on one node, or of two ranks on two; returns whether it was such a case.
 
         Raises as `exchange` does.
         """
-        if len(self._memory.peers) != self.world_size - 1:
+        near, far = len(self._memory.peers), len(self._network.peers)
+        if (far and (near or far > 1)) or not near + far:
             return False
         self._check_usable()
-        self._sequence += 1
-        wait = _Wait(self, f"round {self._sequence}")
+        wait = _Wait(self, f"round {self._sequence + 1}")
         try:
             code = dtype_code(request.dtype)
-            self.bytes_sent += shared_reduce.all_reduce(self._memory, self._sequence, request, code, wait.check)
+            if near:
+                self._sequence += 1
+                self.bytes_sent += shared_reduce.all_reduce(self._memory, self._sequence, request, code, wait.check)
+            else:
+                self._reduce_by_swapping(request, code, wait.check)
         except BaseException as error:
             self._fail(error)
             raise
         return True
+
+    def _reduce_by_swapping(self, work: Reduction, code: int, check: Check) -> None:
+        """Reduces a bucket with the one other rank: both send all of it, in blocks that are reduced as they arrive."""
+        (other,) = self._network.peers
+        block = max(1, SWAP_BYTES // work.dtype.itemsize)
+        cuts = [*range(0, work.total, block), work.total]
+
+        def use(number: int, frame: np.ndarray) -> None:
+            received: list[np.ndarray | None] = [None, None]
+            received[other] = frame
+            work.reduce_frames(received, cuts[number], cuts[number + 1])
+
+        blocks = [work.to_send(start, stop) for start, stop in pairwise(cuts)]
+        self._network.swap(self._sequence + 1, other, blocks, code, use, check)
+        self._sequence += len(blocks)
+        self.bytes_sent += work.total * work.dtype.itemsize
 
     def run(self, generator: Collective) -> Any:
         """Runs a collective together with the other ranks and returns its result on this one."""
