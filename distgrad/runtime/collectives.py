@@ -95,6 +95,12 @@ class Reduction:
         pieces = self.own.pieces(start, stop)
         return (np.concatenate(pieces),) if self.in_place else pieces
 
+    def keep_frame(self, frame: np.ndarray, start: int, stop: int) -> None:
+        """Copies the bytes of the reduced elements [start, stop) into the result."""
+        values = frame.view(self.dtype)
+        for number, low, high, first, last in pieces_of(self.result.sizes, start, stop):
+            np.copyto(self.result.flats[number][low:high], values[first:last])
+
     def reduce_frames(self, received: Received, start: int, stop: int) -> None:
         """Reduces the own elements [start, stop) and the frames of the others, the same elements, into the result."""
         frames = [None if frame is None else frame.view(self.dtype) for frame in received]
@@ -348,7 +354,7 @@ def all_reduce(
             if array is not target:
                 np.copyto(target, array)
     else:
-        work = Reduction(bucket, result, ufunc, dtype, total, in_place=out is not None)
+        work = Reduction(bucket, result, ufunc, dtype, total, in_place=out is not None and _overlap(contiguous, targets))
         tiny = (world_size - 1) * total * dtype.itemsize <= DIRECT_BYTES
         direct = tiny or world_size == 2
         # More than two ranks reduce a tiny bucket in one round, in shared memory as anywhere.
@@ -365,6 +371,10 @@ def all_reduce(
         if array is not target:
             np.copyto(array, target)
     return given
+
+
+def _overlap(arrays: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> bool:
+    return any(np.may_share_memory(array, target) for array in arrays for target in targets)
 
 
 def _reduce_directly(
@@ -401,9 +411,7 @@ def _reduce_by_owners(
     )
     for owner, frame in enumerate(received):
         if frame is not None:
-            values = frame.view(work.dtype)
-            for number, low, high, first, last in pieces_of(work.result.sizes, cuts[owner], cuts[owner + 1]):
-                np.copyto(work.result.flats[number][low:high], values[first:last])
+            work.keep_frame(frame, cuts[owner], cuts[owner + 1])
 
 
 def reduce_scatter(

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -47,20 +48,32 @@ _REFUSALS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A frame to come: its round, its length in bytes, and the memory for its bytes if they are not only to be looked at."""
+
+    sequence: int
+    length: int
+    into: np.ndarray | None = None
+
+
+_HEADER, _PREFIX, _BODY, _MESSAGE = range(4)
+
+
 class _Incoming:
-    """What is being received from one rank, frame after frame: first a header, then an Arrow message."""
+    """What is being received from one rank, frame after frame: a header, then an Arrow message, in one or two parts."""
 
-    __slots__ = ("frames", "memory", "message", "position", "total")
+    __slots__ = ("frames", "memory", "message", "part", "position", "total")
 
-    def __init__(self, frames: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, frames: Sequence[Expected]) -> None:
         self.frames = deque(frames)
-        self.next_frame()
+        self.message = np.empty(0, np.uint8)
+        self.begin(_HEADER, np.empty(HEADER.size, np.uint8))
 
-    def next_frame(self) -> None:
-        """Makes ready for the header of the next of `frames`, each a (sequence number, length)."""
-        self.message: np.ndarray | None = None
-        self.memory = memoryview(bytearray(HEADER.size))
-        self.position, self.total = 0, HEADER.size
+    def begin(self, part: int, message: np.ndarray) -> None:
+        """Makes ready to receive a part of the current frame."""
+        self.part, self.message, self.memory = part, message, message.data
+        self.position, self.total = 0, message.size
 
 
 class _Connection:
@@ -231,30 +244,43 @@ class Network:
             if payload is not None and size:
                 outgoing[rank] = self._frame(rank, sequence, payload, size, code)
             if expect[rank]:
-                incoming[rank] = _Incoming([(sequence, expect[rank])])
+                incoming[rank] = _Incoming([Expected(sequence, expect[rank])])
 
         def keep(rank: int, _: int, frame: np.ndarray) -> None:
             received[rank] = frame
 
         self._transfer(outgoing, incoming, code, keep, check)
 
-    def swap(
-        self, sequence: int, rank: int, blocks: Sequence[Payload], code: int, use: Callable[[int, np.ndarray], None],
+    def converse(
+        self,
+        rank: int,
+        first: Sequence[tuple[int, Payload]],
+        frames: Sequence[Expected],
+        code: int,
+        use: Callable[[int, np.ndarray], tuple[int, Payload] | None],
         check: Check,
     ) -> None:
-        """Sends `blocks` to a rank, which sends blocks of the same sizes, as so many rounds from `sequence` on.
+        """Sends and receives frames of many rounds to and from one rank; no round waits for another.
 
-        No round waits for another. `use` is called with the number and the bytes of every block that has arrived, which
-        are valid until it returns; what is not sent yet may not be written.
+        `first` are the (round, payload) to send at once. `use` is called with the round and the bytes of every frame of
+        `frames` that has arrived, in order; the bytes are valid until it returns, and what it returns is sent next.
+        What is to be sent may not be written before it was.
         """
-        sizes = [payload_bytes(block) for block in blocks]
-        frames = [
-            self._frame(rank, sequence + number, block, size, code)
-            for number, (block, size) in enumerate(zip(blocks, sizes, strict=True))
-        ]
-        outgoing = {rank: [part for frame in frames for part in frame]}
-        incoming = {rank: _Incoming([(sequence + number, size) for number, size in enumerate(sizes)])}
-        self._transfer(outgoing, incoming, code, lambda _, number, frame: use(number - sequence, frame), check)
+
+        def parts(sequence: int, payload: Payload) -> list[memoryview]:
+            return self._frame(rank, sequence, payload, payload_bytes(payload), code)
+
+        outgoing: dict[int, list[memoryview]] = {}
+        sending = [part for sequence, payload in first for part in parts(sequence, payload)]
+        if sending:
+            outgoing[rank] = sending
+
+        def deliver(_: int, sequence: int, frame: np.ndarray) -> None:
+            answer = use(sequence, frame)
+            if answer is not None:
+                outgoing.setdefault(rank, []).extend(parts(*answer))
+
+        self._transfer(outgoing, {rank: _Incoming(frames)}, code, deliver, check)
 
     def _transfer(
         self,
@@ -329,26 +355,49 @@ class Network:
         """Receives what has come from a rank, and keeps on sending to it between frames."""
         connection, state = self.peers[rank], incoming[rank]
         while connection.receive(state):
-            sequence, length = state.frames[0]
-            if state.message is None:
+            frame = state.frames[0]
+            length = frame.length
+            if state.part == _HEADER:
                 prefix = self.identity.check(
-                    state.memory, 0, source=rank, destination=self.rank, sequence=sequence, length=length, code=code
+                    state.memory,
+                    0,
+                    source=rank,
+                    destination=self.rank,
+                    sequence=frame.sequence,
+                    length=length,
+                    code=code,
                 )
                 if prefix > MAX_PREFIX:
                     raise WireError(f"frame from rank {rank} refused: its Arrow header has {prefix} bytes", source=rank)
-                # Arrow pads the body of a message to 8 bytes.
-                state.total = prefix + -(-length // 8) * 8
-                state.message = connection.reserve(state.total)
-                state.memory, state.position = state.message.data, 0
+                if frame.into is None or length % 8:
+                    # Arrow pads the body of a message to 8 bytes.
+                    state.begin(_MESSAGE, connection.reserve(prefix + -(-length // 8) * 8))
+                else:
+                    state.begin(_PREFIX, np.empty(prefix, np.uint8))
                 continue
+            if state.part == _PREFIX:
+                assert frame.into is not None
+                if bytes(state.memory) != message_envelope(length)[0]:
+                    raise WireError(
+                        f"frame from rank {rank} refused: not an Arrow record batch of one uint8 column of {length} bytes",
+                        source=rank,
+                    )
+                state.begin(_BODY, frame.into)
+                continue
+            if state.part == _MESSAGE:
+                data = open_message(pa.py_buffer(state.message), length)
+                if frame.into is not None:
+                    np.copyto(frame.into, data)
+            else:
+                data = state.message
             state.frames.popleft()
-            deliver(rank, sequence, open_message(pa.py_buffer(state.message), length))
+            deliver(rank, frame.sequence, data)
+            if rank in outgoing:
+                self._push(rank, outgoing)
             if not state.frames:
                 del incoming[rank]
                 return
-            state.next_frame()
-            if rank in outgoing:
-                self._push(rank, outgoing)
+            state.begin(_HEADER, np.empty(HEADER.size, np.uint8))
 
     # Ending
 

@@ -11,20 +11,16 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from distgrad.errors import CollectiveTimeout, GroupAborted
-from distgrad.runtime import heap, shared_reduce
+from distgrad.runtime import heap, network_reduce, shared_reduce
 from distgrad.runtime.collectives import Collective, Exchange, Reduction, payload_bytes, run
 from distgrad.runtime.shared_memory import SharedMemory, SharedMemoryAddress
-from distgrad.runtime.tcp import Check, Network
+from distgrad.runtime.tcp import Network
 from distgrad.runtime.wire import Identity, dtype_code
-
-SWAP_BYTES = 512 << 10
-"""Bytes of a bucket that travel as one frame between two nodes: they are reduced while they are in cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,27 +148,14 @@ class Group:
                 self._sequence += 1
                 self.bytes_sent += shared_reduce.all_reduce(self._memory, self._sequence, request, code, wait.check)
             else:
-                self._reduce_by_swapping(request, code, wait.check)
+                self._sequence += network_reduce.all_reduce(
+                    self._network, self._sequence + 1, request, code, wait.check
+                )
+                self.bytes_sent += request.total * request.dtype.itemsize
         except BaseException as error:
             self._fail(error)
             raise
         return True
-
-    def _reduce_by_swapping(self, work: Reduction, code: int, check: Check) -> None:
-        """Reduces a bucket with the one other rank: both send all of it, in blocks that are reduced as they arrive."""
-        (other,) = self._network.peers
-        block = max(1, SWAP_BYTES // work.dtype.itemsize)
-        cuts = [*range(0, work.total, block), work.total]
-
-        def use(number: int, frame: np.ndarray) -> None:
-            received: list[np.ndarray | None] = [None, None]
-            received[other] = frame
-            work.reduce_frames(received, cuts[number], cuts[number + 1])
-
-        blocks = [work.to_send(start, stop) for start, stop in pairwise(cuts)]
-        self._network.swap(self._sequence + 1, other, blocks, code, use, check)
-        self._sequence += len(blocks)
-        self.bytes_sent += work.total * work.dtype.itemsize
 
     def run(self, generator: Collective) -> Any:
         """Runs a collective together with the other ranks and returns its result on this one."""
