@@ -64,7 +64,7 @@ class _Step:
         self.ins, self.outs, self.free = instruction.ins, instruction.outs, instruction.free
         self.bucket = op.name == "bucket"
         self.single = len(instruction.outs) == 1 and not self.bucket
-        self.reuses = op.reuses
+        self.reuses = op.reuses and instruction.through is None
         self.into = _overwritable(instruction, rank) if isinstance(op.kernel, np.ufunc) and self.single else ()
         self.context = Context(rank, world_size, instruction.in_specs, instruction.out_specs)
         if (instruction.through is not None or op.collective) and not self.generator:
@@ -146,18 +146,18 @@ def run(
                     values, poisons = _stand_ins(step, values), values
                 if step.casts is not None:
                     values = [v if c is None else convert(v, c) for v, c in zip(values, step.casts)]
+                attrs = step.attrs
+                if step.reuses:
+                    attrs = {**attrs, "reuse": [r in step.free and _owned(values, p) for p, r in enumerate(step.ins)]}
                 if step.generator:
-                    outs = yield step.function(step.context, *values, **step.attrs)
+                    outs = yield step.function(step.context, *values, **attrs)
                     if type(outs) is Failure and poison is None:
                         outs = _failure(step, rank, sequence, values, outs)
                         failures.append(outs)
                 elif step.into and (into := next((p for p in step.into if _owned(values, p)), None)) is not None:
                     outs = step.function(*values, out=values[into])
-                elif step.reuses:
-                    reuse = [r in step.free and _owned(values, p) for p, r in enumerate(step.ins)]
-                    outs = step.function(*values, reuse=reuse, **step.attrs)
                 else:
-                    outs = step.function(*values, **step.attrs)
+                    outs = step.function(*values, **attrs)
                 if poison is not None:
                     # A bucket's values are independent of each other; anything else is lost as a whole.
                     outs = poison if type(outs) is Failure or not step.bucket else [

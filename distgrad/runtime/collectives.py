@@ -322,7 +322,7 @@ def all_reduce(
 
     `arrays`: of one dtype, any shapes, equal on all ranks. `reduce`: "sum", "prod", "max", "min", in rank order; NaN wins in
     max and min; a bool sum or max is logical or, prod or min is logical and; float16 and bfloat16 accumulate in float32.
-    Results go to `out` when given (same shapes and dtype; may be `arrays` themselves), else to new arrays.
+    Results go to `out` when given (same shapes and dtype; each may be the array it is the result of), else to new arrays.
 
     A transport that can reduce in memory its ranks share does it so. Otherwise two ranks, and more of them with a tiny
     bucket (see `DIRECT_BYTES`), send each other everything; a larger bucket is reduced in equal chunks by their owners and
@@ -374,7 +374,7 @@ def all_reduce(
 
 
 def _overlap(arrays: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> bool:
-    return any(np.may_share_memory(array, target) for array in arrays for target in targets)
+    return any(np.may_share_memory(array, target) for array, target in zip(arrays, targets, strict=True))
 
 
 def _reduce_directly(

@@ -14,7 +14,7 @@ import numpy as np
 from distgrad.runtime.collectives import Payload, Reduction, flat_bytes
 from distgrad.runtime.tcp import Check, Expected, Network
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 2 << 20
 """Bytes of a bucket that travel as one frame. A bucket of no more takes one trip instead of two."""
 
 
