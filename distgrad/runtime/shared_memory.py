@@ -260,7 +260,7 @@ def chunk_bytes(world_size: int) -> int:
 
     Smaller chunks cost more than they gain: what a peer has just written is slow to read while it is in that one's cache.
     """
-    return max(256 << 10, (2 << 20) // world_size)
+    return max(256 << 10, (2 << 20) // world_size // 4096 * 4096)
 
 
 class SharedMemory:
