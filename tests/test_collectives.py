@@ -10,7 +10,7 @@ import pytest
 
 from distgrad.errors import WireError
 from distgrad.runtime import collectives
-from distgrad.runtime.collectives import Counter, Exchange, run_lockstep
+from distgrad.runtime.collectives import Counter, Exchange, Reduction, run_lockstep
 
 WORLDS = [1, 2, 3, 5, 8]
 DTYPES = [np.bool_, np.int8, np.int64, np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64]
@@ -54,11 +54,19 @@ def same_bits(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-@pytest.fixture(params=["direct", "chunked"])
+@pytest.fixture(params=["direct", "chunked", "chunked in blocks"])
 def form(request, monkeypatch):
-    """Both forms of all_reduce, for any size."""
+    """All forms of all_reduce, for any size."""
     monkeypatch.setattr(collectives, "DIRECT_BYTES", 1 << 40 if request.param == "direct" else -1)
+    if request.param == "chunked in blocks":
+        monkeypatch.setattr(collectives, "ROUND_BYTES", 100)
     return request.param
+
+
+def first_exchange(generator):
+    """The first round of a collective, after a transport has declined to reduce in its own way."""
+    request = next(generator)
+    return generator.send(False) if isinstance(request, Reduction) else request
 
 
 @pytest.mark.parametrize("world_size", WORLDS)
@@ -80,9 +88,10 @@ def test_all_reduce(form, world_size, dtype):
             for got, want in zip(arrays, expected, strict=True):
                 assert same_bits(got, want), (reduce, got, want)
         total = sum(array.nbytes for array in ranks[0])
-        per_chunk = 2 * (world_size - 1) * total
-        assert counter.bytes_sent == (per_chunk if form == "chunked" else world_size * (world_size - 1) * total)
-        assert counter.rounds == (0 if world_size == 1 else 2 if form == "chunked" else 1)
+        direct = form == "direct" or world_size == 2
+        assert counter.bytes_sent == (world_size if direct else 2) * (world_size - 1) * total
+        if form != "chunked in blocks":
+            assert counter.rounds == (0 if world_size == 1 else 1 if direct else 2)
     for arrays, originals in zip(ranks, before, strict=True):
         assert all(same_bits(a, b) for a, b in zip(arrays, originals, strict=True))
 
@@ -132,9 +141,36 @@ def test_halves_accumulate_in_float32():
             assert (got.astype(float) == big + 8).all()
 
 
+@pytest.mark.parametrize("world_size", [2, 3, 4, 5])
+@pytest.mark.parametrize("size", [1_000, 20_000, 3_000_001])
+def test_bytes_sent_per_rank(world_size, size):
+    """No rank sends more than 2 (W - 1) / W of the bucket, but for what cannot be cut evenly."""
+    sent = [0] * world_size
+
+    def counted(rank):
+        generator = collectives.all_reduce(rank, world_size, [np.ones(size, np.float32), np.ones(7, np.float32)])
+        answer = None
+        while True:
+            try:
+                request = generator.send(answer)
+            except StopIteration as stop:
+                return stop.value
+            if isinstance(request, Reduction):
+                answer = False
+                continue
+            sent[rank] += sum(map(collectives.payload_bytes, request.send))
+            answer = yield request
+
+    results = run_lockstep([counted(rank) for rank in range(world_size)])
+    assert all((array == world_size).all() for arrays in results for array in arrays)
+    rounds = -(-4 * (size + 7) // collectives.ROUND_BYTES)
+    for count in sent:
+        assert count <= 2 * (world_size - 1) / world_size * 4 * (size + 7) + rounds * 4 * world_size
+
+
 def test_chunks_are_sent_as_views():
     arrays = [np.zeros(50_000), np.zeros((100, 300)), np.zeros(20_000)]
-    request = next(collectives.all_reduce(0, 3, arrays))
+    request = first_exchange(collectives.all_reduce(0, 3, arrays))
     assert request.send[0] is None and request.expect[1:] == [33_333 * 8] * 2
     pieces = [[next(i for i, a in enumerate(arrays) if np.shares_memory(p, a)) for p in s] for s in request.send[1:]]
     assert pieces == [[0, 1], [1, 2]]

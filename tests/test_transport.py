@@ -262,8 +262,69 @@ def test_large_frames_both_ways_and_growing(workers, channel):
         answers = workers.all(all_reduce, size)
         assert [answer[:2] for answer in answers] == [(6.0, 6.0)] * 3
         sent = sum(answer[2] for answer in answers)
-        assert sent - sent_before == (6 if 2 * size * 4 <= collectives.DIRECT_BYTES else 4) * size * 4
+        direct = 2 * size * 4 <= collectives.DIRECT_BYTES
+        assert sent - sent_before == (6 if direct else 4) * size * 4
     assert workers.all(close) == [0] * 3
+
+
+def long_bucket(rank):
+    """Arrays that together are longer than the ring of a rank, with small ones in between."""
+    rng = np.random.default_rng(rank)
+    shapes = [(1_500_003,), (5,), (1000, 1501), (), (70_001,)]
+    return [np.asarray(rng.standard_normal(shape)).astype(np.float32) for shape in shapes]
+
+
+def reduce_long_bucket(state, slow):
+    """Reduces it into new arrays and then in place; returns digests and the bytes sent by both."""
+    group = state["group"]
+    sent = group.bytes_sent
+    arrays = long_bucket(group.rank)
+    originals = digest(arrays)
+    results = []
+    for out in (None, arrays):
+        if group.rank == slow:
+            time.sleep(0.05)
+        results.append(digest(group.run(collectives.all_reduce(group.rank, group.world_size, arrays, out=out))))
+        if out is None:
+            assert digest(arrays) == originals
+    return results, group.bytes_sent - sent
+
+
+@pytest.mark.parametrize("channel", ["memory", "network"])
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_a_bucket_longer_than_the_ring(workers, channel, world_size):
+    expected = [sum(arrays[1:], arrays[0]) for arrays in zip(*map(long_bucket, range(world_size)), strict=True)]
+    wanted = digest([np.asarray(array) for array in expected])
+    size = sum(array.nbytes for array in expected)
+    workers.group(world_size, channel)
+    for slow in range(world_size):
+        answers = workers.all(reduce_long_bucket, slow, ranks=range(world_size))
+        assert [results for results, _ in answers] == [[wanted, wanted]] * world_size
+        for _, sent in answers:
+            assert sent <= 2 * (2 * (world_size - 1) / world_size * size + 40 * world_size)
+    assert workers.all(close, ranks=range(world_size)) == [0] * world_size
+
+
+def reduce_endlessly(state):
+    group = state["group"]
+    array = np.zeros(4_000_000, np.float32)
+    while True:
+        group.run(collectives.all_reduce(group.rank, group.world_size, [array], out=[array]))
+
+
+@pytest.mark.parametrize("channel", ["memory", "network"])
+def test_a_peer_killed_within_a_bucket_is_a_lost_worker(mortals, channel):
+    shared_before = set(os.listdir("/dev/shm"))
+    mortals.group(channel=channel)
+    for rank in (0, 1, 2):
+        mortals.send(rank, seconds_until, WorkerLostError, reduce_endlessly)
+    time.sleep(0.5)
+    os.kill(mortals.processes[1].pid, signal.SIGKILL)
+    for rank in (0, 2):
+        _, error = mortals.answer(rank, limit=5)
+        assert error.missing == [1] or error.missing == [2 - rank]  # over the network, the other one may give up first
+    assert mortals.all(close, ranks=[0, 2]) == [0, 0]
+    assert set(os.listdir("/dev/shm")) <= shared_before
 
 
 def test_a_world_of_one():

@@ -69,7 +69,7 @@ class _Step:
         self.ins, self.outs, self.free = instruction.ins, instruction.outs, instruction.free
         self.bucket = op.name == "bucket"
         self.single = len(instruction.outs) == 1 and not self.bucket
-        self.reuses = op.reuses
+        self.reuses = op.reuses and instruction.through is None
         self.into = _overwritable(instruction, rank) if isinstance(op.kernel, np.ufunc) and self.single else ()
         self.context = Context(rank, world_size, instruction.in_specs, instruction.out_specs)
         if (instruction.through is not None or op.collective) and not self.generator:
@@ -249,7 +249,10 @@ def run(
                 if step.casts is not None:
                     values = [v if c is None else convert(v, c) for v, c in zip(values, step.casts)]
                 if step.generator:
-                    outs = yield step.function(step.context, *values, **step.attrs)
+                    attrs = step.attrs
+                    if step.reuses:
+                        attrs = {**attrs, "reuse": [r in step.free and _owned(values, p) for p, r in enumerate(step.ins)]}
+                    outs = yield step.function(step.context, *values, **attrs)
                     if type(outs) is Failure and poison is None:
                         outs = _failure(step, rank, sequence, values, outs)
                         failures.append(outs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,21 @@ def _meta(*inputs: Any, reduce: str) -> MetaResult:
     return tuple(inputs), None
 
 
-def _kernel(context: Any, *arrays: np.ndarray, reduce: str) -> Generator[Any, Any, tuple[np.ndarray, ...]]:
+def _kernel(
+    context: Any, *arrays: np.ndarray, reduce: str, reuse: Sequence[bool] = ()
+) -> Generator[Any, Any, tuple[np.ndarray, ...]]:
+    """Reduces all arrays at once, over the memory of those that nobody needs afterwards (`reuse`)."""
     from distgrad.runtime import collectives
 
-    whole = [np.ascontiguousarray(a).reshape(a.shape) for a in arrays]
-    reduced = yield from collectives.all_reduce(context.rank, context.world_size, whole, reduce)
-    return tuple(r.reshape(a.shape) for r, a in zip(reduced, arrays))
+    if context.world_size == 1:
+        return arrays
+    whole = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arrays]
+    # A contiguous copy is ours anyway.
+    out = [
+        w if w is not a or (reuse and reuse[i]) else np.empty(a.shape, a.dtype)
+        for i, (a, w) in enumerate(zip(arrays, whole))
+    ]
+    return tuple((yield from collectives.all_reduce(context.rank, context.world_size, whole, reduce, out)))
 
 
-bucket = Op("bucket", _kernel, meta=_meta, inputs="*", collective=True)
+bucket = Op("bucket", _kernel, meta=_meta, inputs="*", collective=True, reuses=True)

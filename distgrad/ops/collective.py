@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,16 @@ def _nothing(shape: tuple[int, ...], kind: np.dtype, reduce: str) -> np.ndarray:
     return np.zeros(shape, kind) if kind.kind in "biu" else np.full(shape, -0.0, kind)
 
 
-def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[Any, Any, np.ndarray]:
-    """Exchanges what must move between the placements of the context's specs."""
+def _kernel(
+    context: Any, x: np.ndarray, *, placement: Placement, reuse: Sequence[bool] = ()
+) -> Generator[Any, Any, np.ndarray]:
+    """Exchanges what must move between the placements of the context's specs; may reduce over the memory of `x`."""
     from distgrad.runtime import collectives
 
     rank, world_size = context.rank, context.world_size
-    if not isinstance(context.ins[0].placement, Replicate):
-        x = np.ascontiguousarray(x).reshape(x.shape)
+    over = bool(reuse) and reuse[0]
+    if not isinstance(context.ins[0].placement, Replicate) and not x.flags.c_contiguous:
+        x, over = np.ascontiguousarray(x), True
     source, shape = context.ins[0].placement, context.ins[0].meta.shape
     if source is placement:
         return x
@@ -45,7 +48,9 @@ def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[A
         if isinstance(placement, Shard) and source.reduce == "sum":
             assert placement.offsets is not None
             return (yield from collectives.reduce_scatter(rank, world_size, x, placement.dim, placement.offsets))
-        whole = (yield from collectives.all_reduce(rank, world_size, [x], source.reduce))[0].reshape(shape)
+        whole = x
+        if world_size > 1:
+            (whole,) = yield from collectives.all_reduce(rank, world_size, [x], source.reduce, [x] if over else None)
         if isinstance(placement, Replicate):
             return whole
         x, source = whole, Replicate()
@@ -72,4 +77,4 @@ def _kernel(context: Any, x: np.ndarray, *, placement: Placement) -> Generator[A
     return whole
 
 
-redistribute = Op("redistribute", _kernel, meta=_meta, inputs="x", vjps=(lambda g: g,), collective=True)
+redistribute = Op("redistribute", _kernel, meta=_meta, inputs="x", vjps=(lambda g: g,), collective=True, reuses=True)

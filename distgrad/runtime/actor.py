@@ -18,7 +18,7 @@ import numpy as np
 import ray
 
 from distgrad.kernels import compiled
-from distgrad.runtime import heap, threads, wire
+from distgrad.runtime import threads, wire
 from distgrad.runtime.guard import start_time
 from distgrad.runtime.line import WorkerEnd
 from distgrad.runtime.messages import Message, Put, Reply
@@ -76,7 +76,6 @@ class WorkerActor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         compiled.enable(settings.fused)
-        heap.keep_freed_memory()
         self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
         self._node_id = ray.get_runtime_context().get_node_id()
         self._over = False

@@ -2,7 +2,8 @@
 
 A collective yields `Exchange` rounds (what this rank sends to and expects from every other rank), gets the received bytes
 back, and returns its result. Who carries the rounds is not its business: `run_lockstep` advances all ranks inside one
-process, `transport.Group.run` does it between workers.
+process, `transport.Group.run` does it between workers. An all-reduce offers the whole `Reduction` first, because ranks
+that share memory can do it with fewer passes than any frames allow.
 
 Invariant: every rank yields the same number of rounds, what one sends is exactly what the other expects, and every
 reduction is done in rank order 0..W-1, so all ranks hold the same bits whichever transport and form was used.
@@ -13,7 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Protocol
 
 import ml_dtypes
@@ -43,13 +45,81 @@ class Exchange:
     dtype: np.dtype | None = None
 
 
-Collective = Generator[Exchange, Received, Any]
+class Bucket:
+    """The flat concatenation of several arrays, cut anywhere into views instead of being copied together."""
+
+    __slots__ = ("flats", "sizes")
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.flats = [array.reshape(-1) for array in arrays]
+        self.sizes = tuple([flat.size for flat in self.flats])
+
+    def pieces(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Returns views of the elements [start, stop), in order and without empty ones."""
+        return tuple([self.flats[i][first:last] for i, first, last, _, _ in pieces_of(self.sizes, start, stop)])
+
+
+@lru_cache(maxsize=4096)
+def pieces_of(sizes: tuple[int, ...], start: int, stop: int) -> tuple[tuple[int, int, int, int, int], ...]:
+    """Returns which parts of arrays of such sizes, laid end to end, are the elements [start, stop).
+
+    Each part is (array, first and past-last element there, first and past-last element counted from `start`).
+    """
+    parts = []
+    first = 0
+    for number, size in enumerate(sizes):
+        low, high = max(start, first), min(stop, first + size)
+        if low < high:
+            parts.append((number, low - first, high - first, low - start, high - start))
+        first += size
+    return tuple(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """The offer to reduce a bucket over all ranks in the transport's own way.
+
+    `own` holds this rank's elements, `result` gets the reduced ones and may be the same memory if `in_place`. What comes
+    back is whether the transport did it. If not, rounds of `Exchange` follow. All ranks of a group decide alike.
+    """
+
+    own: Bucket
+    result: Bucket
+    ufunc: np.ufunc
+    dtype: np.dtype
+    total: int
+    in_place: bool
+
+    def to_send(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Returns the own elements [start, stop), copied if the result may be written over them before they are sent."""
+        pieces = self.own.pieces(start, stop)
+        return (np.concatenate(pieces),) if self.in_place else pieces
+
+    def keep_frame(self, frame: np.ndarray, start: int, stop: int) -> None:
+        """Copies the bytes of the reduced elements [start, stop) into the result."""
+        values = frame.view(self.dtype)
+        for number, low, high, first, last in pieces_of(self.result.sizes, start, stop):
+            np.copyto(self.result.flats[number][low:high], values[first:last])
+
+    def reduce_frames(self, received: Received, start: int, stop: int) -> None:
+        """Reduces the own elements [start, stop) and the frames of the others, the same elements, into the result."""
+        frames = [None if frame is None else frame.view(self.dtype) for frame in received]
+        with np.errstate(all="ignore"):
+            for number, low, high, first, last in pieces_of(self.own.sizes, start, stop):
+                own = self.own.flats[number][low:high]
+                sources = [own if frame is None else frame[first:last] for frame in frames]
+                reduce_flat(self.ufunc, sources, self.result.flats[number][low:high])
+
+
+Collective = Generator[Exchange | Reduction, Any, Any]
 
 
 class Transport(Protocol):
-    """Carries one round between this rank and all others."""
+    """Carries one round between this rank and all others, or does a whole reduction where it can."""
 
     def exchange(self, request: Exchange) -> Received: ...
+
+    def reduce(self, request: Reduction) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -78,17 +148,15 @@ def flat_bytes(array: np.ndarray) -> np.ndarray:
 # Drivers
 
 
-def run(generator: Collective, transport: Transport) -> tuple[Any, int]:
-    """Runs one collective over `transport` and returns (its result, bytes sent to other ranks)."""
-    sent = 0
-    received: Received | None = None
+def run(generator: Collective, transport: Transport) -> Any:
+    """Runs one collective over `transport` and returns its result."""
+    answer: Any = None
     try:
         while True:
-            request = next(generator) if received is None else generator.send(received)
-            sent += sum(map(payload_bytes, request.send))
-            received = transport.exchange(request)
+            request = generator.send(answer)
+            answer = transport.reduce(request) if isinstance(request, Reduction) else transport.exchange(request)
     except StopIteration as stop:
-        return stop.value, sent
+        return stop.value
     finally:
         generator.close()
 
@@ -106,9 +174,11 @@ def run_lockstep(generators: Sequence[Collective], counter: Counter | None = Non
             requests: list[Exchange | None] = []
             results: list[Any] = []
             for rank, generator in enumerate(generators):
-                frames = received[rank]
                 try:
-                    requests.append(next(generator) if frames is None else generator.send(frames))
+                    request = generator.send(received[rank])
+                    while isinstance(request, Reduction):  # frames are handed over anyway: there is no shorter way
+                        request = generator.send(False)
+                    requests.append(request)
                 except StopIteration as stop:
                     requests.append(None)
                     results.append(stop.value)
@@ -168,8 +238,11 @@ def _deliver(requests: list[Exchange], counter: Counter | None) -> list[Received
 
 # Reductions
 
-DIRECT_BYTES = 512 * 1024
-"""all_reduce uses one round (everyone sends everything) instead of two while a rank then receives at most so many bytes."""
+DIRECT_BYTES = 1024
+"""all_reduce over more than two ranks uses one round, in which everyone sends everything, up to so many bytes received."""
+
+ROUND_BYTES = 32 << 20
+"""Bytes of a bucket that are exchanged at a time, which bounds the memory of what is received."""
 
 _BLOCK = 1 << 15
 """Elements reduced at a time over more than two ranks: the running value then stays in cache."""
@@ -195,7 +268,7 @@ def _reduction(op: str, reduce: str, dtype: np.dtype) -> np.ufunc:
     return _UFUNCS[reduce]
 
 
-def _reduce_flat(ufunc: np.ufunc, sources: list[np.ndarray], out: np.ndarray) -> None:
+def reduce_flat(ufunc: np.ufunc, sources: list[np.ndarray], out: np.ndarray) -> None:
     """Writes sources[0] o sources[1] o ... into `out`, element by element in that order.
 
     All are flat and of one size. `out` may be the same memory as one of the sources: a block of it is written only with the
@@ -238,38 +311,23 @@ def _reduce_flat(ufunc: np.ufunc, sources: list[np.ndarray], out: np.ndarray) ->
             ufunc(running, parts[-1], out=out[start:stop])
 
 
-class _Bucket:
-    """The flat concatenation of several arrays, cut anywhere into views instead of being copied together."""
-
-    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
-        self.flats = [array.reshape(-1) for array in arrays]
-        self.starts = [0, *accumulate(flat.size for flat in self.flats)]
-
-    def pieces(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
-        """Returns views of the elements [start, stop), in order and without empty ones."""
-        return tuple(
-            flat[max(start - first, 0) : stop - first]
-            for flat, first in zip(self.flats, self.starts, strict=False)
-            if flat.size and first < stop and first + flat.size > start
-        )
-
-
 def all_reduce(
     rank: int,
     world_size: int,
     arrays: Sequence[np.ndarray],
     reduce: str = "sum",
     out: Sequence[np.ndarray] | None = None,
-) -> Generator[Exchange, Received, list[np.ndarray]]:
+) -> Generator[Exchange | Reduction, Any, list[np.ndarray]]:
     """Reduces one bucket of arrays over all ranks and returns the reduced arrays, the same bits on every rank.
 
     `arrays`: of one dtype, any shapes, equal on all ranks. `reduce`: "sum", "prod", "max", "min", in rank order; NaN wins in
     max and min; a bool sum or max is logical or, prod or min is logical and; float16 and bfloat16 accumulate in float32.
-    Results go to `out` when given (same shapes and dtype; may be `arrays` themselves), else to new arrays.
+    Results go to `out` when given (same shapes and dtype; each may be the array it is the result of), else to new arrays.
 
-    A small bucket (see `DIRECT_BYTES`) takes one round in which everyone sends everything; a larger one is reduced in
-    equal chunks by their owners and then gathered; the bits are the same. Raises ValueError, TypeError for arrays or
-    reductions that do not fit.
+    A transport that can reduce in memory its ranks share does it so. Otherwise two ranks, and more of them with a tiny
+    bucket (see `DIRECT_BYTES`), send each other everything; a larger bucket is reduced in equal chunks by their owners and
+    then gathered, so that no rank sends more than 2 (W - 1) / W of it. The bits are the same. Raises ValueError, TypeError
+    for arrays or reductions that do not fit.
     """
     if not arrays:
         return []
@@ -288,57 +346,72 @@ def all_reduce(
     contiguous = [array if array.flags.c_contiguous else array.copy(order="C") for array in arrays]
     given = list(out) if out is not None else [np.empty(array.shape, dtype) for array in arrays]
     targets = [array if array.flags.c_contiguous else np.empty(array.shape, dtype) for array in given]
-    bucket, result = _Bucket(contiguous), _Bucket(targets)
-    total = bucket.starts[-1]
+    bucket, result = Bucket(contiguous), Bucket(targets)
+    total = sum(bucket.sizes)
 
     if world_size == 1 or total == 0:
         for array, target in zip(contiguous, targets, strict=True):
             if array is not target:
                 np.copyto(target, array)
-    elif (world_size - 1) * total * dtype.itemsize <= DIRECT_BYTES:
-        # A copy is sent: the result may be written to `arrays` while slower ranks of the same process still read.
-        mine = np.concatenate(bucket.flats)
-        send: list[Payload | None] = [mine] * world_size
-        send[rank] = None
-        expect = [mine.nbytes] * world_size
-        expect[rank] = 0
-        received = yield Exchange(send, expect, dtype)
-        sources = [mine if frame is None else frame.view(dtype) for frame in received]
-        with np.errstate(all="ignore"):
-            for target, (start, stop) in zip(result.flats, pairwise(result.starts), strict=True):
-                _reduce_flat(ufunc, [source[start:stop] for source in sources], target)
     else:
-        cuts = [total * chunk // world_size for chunk in range(world_size + 1)]
-        start, stop = cuts[rank], cuts[rank + 1]
-        sizes = [(cuts[chunk + 1] - cuts[chunk]) * dtype.itemsize for chunk in range(world_size)]
-        send = [bucket.pieces(cuts[d], cuts[d + 1]) if d != rank and sizes[d] else None for d in range(world_size)]
-        received = yield Exchange(send, [sizes[rank] if s != rank else 0 for s in range(world_size)], dtype)
-        own = result.pieces(start, stop)
-        if own:
-            frames = [None if frame is None else frame.view(dtype) for frame in received]
-            position = 0
-            with np.errstate(all="ignore"):
-                for mine, target in zip(bucket.pieces(start, stop), own, strict=True):
-                    end = position + target.size
-                    _reduce_flat(ufunc, [mine if f is None else f[position:end] for f in frames], target)
-                    position = end
-        received = yield Exchange(
-            [own if d != rank and own else None for d in range(world_size)],
-            [sizes[s] if s != rank else 0 for s in range(world_size)],
-            dtype,
-        )
-        for owner, frame in enumerate(received):
-            if frame is None:
-                continue
-            values, position = frame.view(dtype), 0
-            for target in result.pieces(cuts[owner], cuts[owner + 1]):
-                np.copyto(target, values[position : position + target.size])
-                position += target.size
+        work = Reduction(bucket, result, ufunc, dtype, total, in_place=out is not None and _overlap(contiguous, targets))
+        tiny = (world_size - 1) * total * dtype.itemsize <= DIRECT_BYTES
+        direct = tiny or world_size == 2
+        # More than two ranks reduce a tiny bucket in one round, in shared memory as anywhere.
+        if (tiny and world_size > 2) or not (yield work):
+            block = max(1, ROUND_BYTES // dtype.itemsize)
+            for start in range(0, total, block):
+                stop = min(start + block, total)
+                if direct:
+                    yield from _reduce_directly(rank, world_size, work, start, stop)
+                else:
+                    yield from _reduce_by_owners(rank, world_size, work, start, stop)
 
     for array, target in zip(given, targets, strict=True):
         if array is not target:
             np.copyto(array, target)
     return given
+
+
+def _overlap(arrays: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> bool:
+    return any(np.may_share_memory(array, target) for array, target in zip(arrays, targets, strict=True))
+
+
+def _reduce_directly(
+    rank: int, world_size: int, work: Reduction, start: int, stop: int
+) -> Generator[Exchange, Received, None]:
+    """Reduces the elements [start, stop) of a bucket in one round: everyone sends everything."""
+    mine = work.to_send(start, stop)
+    size = payload_bytes(mine)
+    others = [other != rank for other in range(world_size)]
+    received = yield Exchange(
+        [mine if other else None for other in others], [size if other else 0 for other in others], work.dtype
+    )
+    work.reduce_frames(received, start, stop)
+
+
+def _reduce_by_owners(
+    rank: int, world_size: int, work: Reduction, start: int, stop: int
+) -> Generator[Exchange, Received, None]:
+    """Reduces the elements [start, stop) of a bucket in two rounds: each rank its part, which all others then get."""
+    cuts = [start + (stop - start) * part // world_size for part in range(world_size + 1)]
+    sizes = [(last - first) * work.dtype.itemsize for first, last in pairwise(cuts)]
+    others = [other != rank for other in range(world_size)]
+    received = yield Exchange(
+        [work.own.pieces(cuts[d], cuts[d + 1]) if other and sizes[d] else None for d, other in enumerate(others)],
+        [sizes[rank] if other else 0 for other in others],
+        work.dtype,
+    )
+    work.reduce_frames(received, cuts[rank], cuts[rank + 1])
+    reduced = work.result.pieces(cuts[rank], cuts[rank + 1])
+    received = yield Exchange(
+        [reduced if other and reduced else None for other in others],
+        [size if other else 0 for size, other in zip(sizes, others, strict=True)],
+        work.dtype,
+    )
+    for owner, frame in enumerate(received):
+        if frame is not None:
+            work.keep_frame(frame, cuts[owner], cuts[owner + 1])
 
 
 def reduce_scatter(
@@ -363,7 +436,7 @@ def reduce_scatter(
     if mine.size:
         sources = [mine.reshape(-1) if frame is None else frame.view(array.dtype) for frame in received]
         with np.errstate(all="ignore"):
-            _reduce_flat(ufunc, sources, block.reshape(-1))
+            reduce_flat(ufunc, sources, block.reshape(-1))
     return block
 
 

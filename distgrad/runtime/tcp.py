@@ -15,7 +15,9 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -46,16 +48,32 @@ _REFUSALS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A frame to come: its round, its length in bytes, and the memory for its bytes if they are not only to be looked at."""
+
+    sequence: int
+    length: int
+    into: np.ndarray | None = None
+
+
+_HEADER, _PREFIX, _BODY, _MESSAGE = range(4)
+
+
 class _Incoming:
-    """What is being received from one rank: first the header, then the Arrow message."""
+    """What is being received from one rank, frame after frame: a header, then an Arrow message, in one or two parts."""
 
-    __slots__ = ("length", "memory", "message", "position", "total")
+    __slots__ = ("frames", "memory", "message", "part", "position", "total")
 
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.message: np.ndarray | None = None
-        self.memory = memoryview(bytearray(HEADER.size))
-        self.position, self.total = 0, HEADER.size
+    def __init__(self, frames: Sequence[Expected]) -> None:
+        self.frames = deque(frames)
+        self.message = np.empty(0, np.uint8)
+        self.begin(_HEADER, np.empty(HEADER.size, np.uint8))
+
+    def begin(self, part: int, message: np.ndarray) -> None:
+        """Makes ready to receive a part of the current frame."""
+        self.part, self.message, self.memory = part, message, message.data
+        self.position, self.total = 0, message.size
 
 
 class _Connection:
@@ -226,7 +244,53 @@ class Network:
             if payload is not None and size:
                 outgoing[rank] = self._frame(rank, sequence, payload, size, code)
             if expect[rank]:
-                incoming[rank] = _Incoming(expect[rank])
+                incoming[rank] = _Incoming([Expected(sequence, expect[rank])])
+
+        def keep(rank: int, _: int, frame: np.ndarray) -> None:
+            received[rank] = frame
+
+        self._transfer(outgoing, incoming, code, keep, check)
+
+    def converse(
+        self,
+        rank: int,
+        first: Sequence[tuple[int, Payload]],
+        frames: Sequence[Expected],
+        code: int,
+        use: Callable[[int, np.ndarray], tuple[int, Payload] | None],
+        check: Check,
+    ) -> None:
+        """Sends and receives frames of many rounds to and from one rank; no round waits for another.
+
+        `first` are the (round, payload) to send at once. `use` is called with the round and the bytes of every frame of
+        `frames` that has arrived, in order; the bytes are valid until it returns, and what it returns is sent next.
+        What is to be sent may not be written before it was.
+        """
+
+        def parts(sequence: int, payload: Payload) -> list[memoryview]:
+            return self._frame(rank, sequence, payload, payload_bytes(payload), code)
+
+        outgoing: dict[int, list[memoryview]] = {}
+        sending = [part for sequence, payload in first for part in parts(sequence, payload)]
+        if sending:
+            outgoing[rank] = sending
+
+        def deliver(_: int, sequence: int, frame: np.ndarray) -> None:
+            answer = use(sequence, frame)
+            if answer is not None:
+                outgoing.setdefault(rank, []).extend(parts(*answer))
+
+        self._transfer(outgoing, {rank: _Incoming(frames)}, code, deliver, check)
+
+    def _transfer(
+        self,
+        outgoing: dict[int, list[memoryview]],
+        incoming: dict[int, _Incoming],
+        code: int,
+        deliver: Callable[[int, int, np.ndarray], None],
+        check: Check,
+    ) -> None:
+        """Sends and receives until both are empty; `deliver` gets rank, sequence number and bytes of every frame."""
         for rank in list(outgoing):
             self._push(rank, outgoing)
         poll = select.poll()
@@ -241,7 +305,7 @@ class Network:
                 rank = by_descriptor[descriptor]
                 failed = events & (select.POLLERR | select.POLLHUP)
                 if rank in incoming and (events & select.POLLIN or failed):
-                    self._pull(rank, sequence, code, incoming, received)
+                    self._pull(rank, code, incoming, outgoing, deliver)
                 if rank in outgoing and (events & select.POLLOUT or failed):
                     self._push(rank, outgoing)
                 wanted = self._events(rank, outgoing, incoming)
@@ -281,31 +345,59 @@ class Network:
             del outgoing[rank]
 
     def _pull(
-        self, rank: int, sequence: int, code: int, incoming: dict[int, _Incoming], received: list[np.ndarray | None]
+        self,
+        rank: int,
+        code: int,
+        incoming: dict[int, _Incoming],
+        outgoing: dict[int, list[memoryview]],
+        deliver: Callable[[int, int, np.ndarray], None],
     ) -> None:
+        """Receives what has come from a rank, and keeps on sending to it between frames."""
         connection, state = self.peers[rank], incoming[rank]
-        if not connection.receive(state):
-            return
-        if state.message is None:
-            prefix = self.identity.check(
-                state.memory,
-                0,
-                source=rank,
-                destination=self.rank,
-                sequence=sequence,
-                length=state.length,
-                code=code,
-            )
-            if prefix > MAX_PREFIX:
-                raise WireError(f"frame from rank {rank} refused: its Arrow header has {prefix} bytes", source=rank)
-            # Arrow pads the body of a message to 8 bytes.
-            state.total = prefix + -(-state.length // 8) * 8
-            state.message = connection.reserve(state.total)
-            state.memory, state.position = state.message.data, 0
-            if not connection.receive(state):
+        while connection.receive(state):
+            frame = state.frames[0]
+            length = frame.length
+            if state.part == _HEADER:
+                prefix = self.identity.check(
+                    state.memory,
+                    0,
+                    source=rank,
+                    destination=self.rank,
+                    sequence=frame.sequence,
+                    length=length,
+                    code=code,
+                )
+                if prefix > MAX_PREFIX:
+                    raise WireError(f"frame from rank {rank} refused: its Arrow header has {prefix} bytes", source=rank)
+                if frame.into is None or length % 8:
+                    # Arrow pads the body of a message to 8 bytes.
+                    state.begin(_MESSAGE, connection.reserve(prefix + -(-length // 8) * 8))
+                else:
+                    state.begin(_PREFIX, np.empty(prefix, np.uint8))
+                continue
+            if state.part == _PREFIX:
+                assert frame.into is not None
+                if bytes(state.memory) != message_envelope(length)[0]:
+                    raise WireError(
+                        f"frame from rank {rank} refused: not an Arrow record batch of one uint8 column of {length} bytes",
+                        source=rank,
+                    )
+                state.begin(_BODY, frame.into)
+                continue
+            if state.part == _MESSAGE:
+                data = open_message(pa.py_buffer(state.message), length)
+                if frame.into is not None:
+                    np.copyto(frame.into, data)
+            else:
+                data = state.message
+            state.frames.popleft()
+            deliver(rank, frame.sequence, data)
+            if rank in outgoing:
+                self._push(rank, outgoing)
+            if not state.frames:
+                del incoming[rank]
                 return
-        received[rank] = open_message(pa.py_buffer(state.message), state.length)
-        del incoming[rank]
+            state.begin(_HEADER, np.empty(HEADER.size, np.uint8))
 
     # Ending
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.errors import CollectiveTimeout, GroupAborted
-from distgrad.runtime.collectives import Collective, Exchange, payload_bytes, run
+from distgrad.runtime import heap, network_reduce, shared_reduce
+from distgrad.runtime.collectives import Collective, Exchange, Reduction, payload_bytes, run
 from distgrad.runtime.shared_memory import SharedMemory, SharedMemoryAddress
 from distgrad.runtime.tcp import Network
 from distgrad.runtime.wire import Identity, dtype_code
@@ -66,6 +67,7 @@ class Group:
         self._aborted: str | None = None
         self._close_lock = threading.Lock()
         self._closed = False
+        heap.keep_freed_memory()
         identity = Identity.of(session, secret, epoch)
         self._memory = SharedMemory(rank, world_size, identity)
         try:
@@ -130,9 +132,34 @@ class Group:
         self.bytes_sent += sum(map(payload_bytes, request.send))
         return received
 
+    def reduce(self, request: Reduction) -> bool:
+        """Reduces a bucket of ranks on one node, or of two ranks on two; returns whether it was such a case.
+
+        Raises as `exchange` does.
+        """
+        near, far = len(self._memory.peers), len(self._network.peers)
+        if (far and (near or far > 1)) or not near + far:
+            return False
+        self._check_usable()
+        wait = _Wait(self, f"round {self._sequence + 1}")
+        try:
+            code = dtype_code(request.dtype)
+            if near:
+                self._sequence += 1
+                self.bytes_sent += shared_reduce.all_reduce(self._memory, self._sequence, request, code, wait.check)
+            else:
+                self._sequence += network_reduce.all_reduce(
+                    self._network, self._sequence + 1, request, code, wait.check
+                )
+                self.bytes_sent += request.total * request.dtype.itemsize
+        except BaseException as error:
+            self._fail(error)
+            raise
+        return True
+
     def run(self, generator: Collective) -> Any:
         """Runs a collective together with the other ranks and returns its result on this one."""
-        result, _ = run(generator, self)
+        result = run(generator, self)
         self.collectives += 1
         return result
 
