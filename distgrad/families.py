@@ -178,10 +178,12 @@ def other_dims_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
 
 
 def along(name: str, kernel: Callable[..., Any], vjp: Callable[..., Any] | None = None, *, result: str = "same",
-          outputs: str = "y", second: str | None = None, linear: bool = False) -> Op:
+          outputs: str = "y", second: str | None = None, linear: bool = False,
+          through: Callable[..., Any] | None = None) -> Op:
     """Makes an op along attribute `axis` (one non-negative int) whose outputs have the input's shape.
 
-    `result`: "same", "float" or "sum"; `second`: dtype name of a second output such as indices.
+    `result`: "same", "float" or "sum"; `second`: dtype name of a second output such as indices; `through`: the kernel
+    for rows that are sharded along the axis itself.
     """
 
     def meta(x: TensorMeta, **attrs: Any) -> MetaResult:
@@ -197,6 +199,8 @@ def along(name: str, kernel: Callable[..., Any], vjp: Callable[..., Any] | None 
 
     def rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
         yield from other_dims_rows(ins, outs, attrs)
+        if through is not None and ins[0].ndim:
+            yield Row((attrs["axis"],), (attrs["axis"],) * len(outs), through=through)
         if linear:
             yield Row(("sum",), ("sum",) * len(outs))
 

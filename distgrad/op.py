@@ -33,14 +33,16 @@ class Row(NamedTuple):
     `scales` (inputs, then outputs) says how many rows of each sharded tensor make one common block; offsets of all
     sharded tensors of a row are the same number of blocks. None: 1 for all. `through` is a kernel that exchanges rows
     between workers and takes the op's place: a module-level generator function `through(context, *arrays, **attrs)`
-    that yields exchange rounds, where `context` has `rank`, `world_size`, `ins` and `outs` (specs); its sharded outputs
-    are balanced.
+    that yields exchange rounds, where `context` has `rank`, `world_size`, `ins` and `outs` (specs). Its sharded inputs
+    share offsets where they have equally many rows; a sharded output has those of the inputs with as many rows as it,
+    or is balanced. `in_turn` is the input whose blocks every worker gets one after the other, never all at once.
     """
 
     ins: tuple[Entry, ...]
     outs: tuple[Entry, ...]
     scales: tuple[int, ...] | None = None
     through: Callable[..., Any] | None = None
+    in_turn: int | None = None
 
 
 MetaResult = tuple[tuple[TensorMeta, ...], tuple[Any, ...] | None]

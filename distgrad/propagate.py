@@ -6,6 +6,7 @@ Invariant: every choice gives the same values; only the bytes moved differ.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from distgrad.graph import Plan, Session
@@ -40,7 +41,15 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
     if isinstance(target, Replicate):
         return nbytes * share + COLLECTIVE_BYTES
     # Rows cut along another dim than those they will meet again have to be moved once more, sooner or later.
-    return nbytes * share / world_size + 1.5 * COLLECTIVE_BYTES
+    return nbytes * share * _largest_share(target, world_size) + 1.5 * COLLECTIVE_BYTES
+
+
+def _largest_share(target: Placement, world_size: int) -> float:
+    """Gives the part of a tensor that the busiest worker gets: few rows are not cut evenly."""
+    offsets = target.offsets if isinstance(target, Shard) else None
+    if not offsets or not offsets[-1]:
+        return 1 / world_size
+    return max(b - a for a, b in pairwise(offsets)) / offsets[-1]
 
 
 def plan_sharded(
@@ -64,6 +73,9 @@ def plan_sharded(
         cost = _inputs_cost(specs, targets, world_size)
         if any(not isinstance(s, type) and isinstance(s.placement, Shard | Partial) for s in specs):
             cost += _operations(metas, outs) * (1 - 1 / world_size) / _OPERATIONS_PER_BYTE
+            cost += _memory_cost(specs, world_size)
+        elif _makes_much(metas, outs) and isinstance(session.creation_placement(outs[0].shape, outs[0].nbytes), Shard):
+            cost += outs[0].nbytes  # as large as what is sharded when it is made
         best = (cost, None, targets, (REPLICATE,) * len(outs))
     for row in rows:
         placed = place_row(row, specs, outs, world_size)
@@ -76,7 +88,7 @@ def plan_sharded(
         # holds up everything behind it, so they stay where they are unless that costs several times as much.
         cost += reduction / (4 if cost < COLLECTIVE_BYTES else 1)
         if row.through is not None:
-            cost += sum(m.nbytes for m in outs) / world_size + COLLECTIVE_BYTES
+            cost += _exchange_cost(row, specs, ins, outs, out_placements, world_size)
         if cost < (float("inf") if best is None else best[0]):
             best = (cost, row, ins, out_placements)
     assert best is not None
@@ -126,6 +138,37 @@ def _reduction_cost(
     return max(later - saved, 0.0)
 
 
+def _exchange_cost(
+    row: Row, specs: tuple[Any, ...], ins: tuple[Any, ...], outs: tuple[TensorMeta, ...],
+    placements: tuple[Placement, ...], world_size: int,
+) -> float:
+    """Gives what the exchange of a row costs: it moves what is sharded or what comes out, whichever is less."""
+    if row.in_turn is not None:
+        return specs[row.in_turn].meta.nbytes * (1 - 1 / world_size) + world_size * COLLECTIVE_BYTES
+    given = sum(
+        s.meta.nbytes for s, p in zip(specs, ins) if isinstance(p, Shard)
+    ) / world_size
+    made = sum(
+        m.nbytes / world_size if isinstance(p, Shard) else m.nbytes * (world_size - 1.0)
+        for m, p in zip(outs, placements)
+    )
+    return min(given, made) + COLLECTIVE_BYTES
+
+
+def _memory_cost(specs: tuple[Any, ...], world_size: int) -> float:
+    """Gives what holding whole tensors costs that are large and were not whole before: they might not fit."""
+    return sum(
+        s.meta.nbytes * (1 - 1 / world_size) / 2
+        for s in specs
+        if not isinstance(s, type) and isinstance(s.placement, Shard) and s.meta.nbytes > LARGE_BYTES
+    )
+
+
+def _makes_much(metas: list[Any], outs: tuple[TensorMeta, ...]) -> bool:
+    """Says whether an op makes a tensor several times as large as all it is given, as a gradient's zeros are."""
+    return bool(outs) and outs[0].nbytes > 4 * sum(m.nbytes for m in metas if not isinstance(m, type))
+
+
 def _operations(metas: list[Any], outs: tuple[TensorMeta, ...]) -> float:
     """Gives about how many multiplications an op does: for a product of two matrices, just as many."""
     sizes = [m.size for m in (*metas, *outs) if not isinstance(m, type)]
@@ -149,6 +192,8 @@ def place_row(
 
     Offsets follow the largest input that is already sharded as the row wants; otherwise blocks are balanced.
     """
+    if row.through is not None:
+        return _place_exchange(row, specs, outs, world_size)
     count = len(specs)
     scales = row.scales or (1,) * (count + len(outs))
     blocks = base = None
@@ -169,13 +214,12 @@ def place_row(
             assert offsets is not None
             if all(o % scale == 0 for o in offsets):
                 base, largest = tuple(o // scale for o in offsets), spec.meta.nbytes
-    if row.through is None:
-        for entry, meta, scale in zip(row.outs, outs, scales[count:]):
-            if isinstance(entry, int):
-                if blocks is None:
-                    blocks = meta.shape[entry] // scale
-                if meta.shape[entry] != blocks * scale:
-                    return None
+    for entry, meta, scale in zip(row.outs, outs, scales[count:]):
+        if isinstance(entry, int):
+            if blocks is None:
+                blocks = meta.shape[entry] // scale
+            if meta.shape[entry] != blocks * scale:
+                return None
     if blocks is not None and base is None:
         base = balanced(blocks, world_size)
 
@@ -190,9 +234,27 @@ def place_row(
     ins = tuple(
         None if isinstance(s, type) else placement(e, scale) for e, s, scale in zip(row.ins, specs, scales)
     )
-    if row.through is not None:
-        return ins, tuple(
-            Shard(e, balanced(m.shape[e], world_size)) if isinstance(e, int) else placement(e, 1)
-            for e, m in zip(row.outs, outs)
-        )
     return ins, tuple(placement(e, scale) for e, scale in zip(row.outs, scales[count:]))
+
+
+def _place_exchange(
+    row: Row, specs: tuple[Any, ...], outs: tuple[TensorMeta, ...], world_size: int
+) -> tuple[tuple[Placement | None, ...], tuple[Placement, ...]]:
+    """Gives the placements of a row whose kernel exchanges: offsets are shared by what has equally many rows."""
+    found: dict[int, tuple[int, ...]] = {}
+    largest: dict[int, int] = {}
+    for entry, spec in zip(row.ins, specs):
+        if isinstance(entry, int):
+            rows, current = spec.meta.shape[entry], spec.placement
+            if isinstance(current, Shard) and current.dim == entry and spec.meta.nbytes > largest.get(rows, -1):
+                assert current.offsets is not None
+                found[rows], largest[rows] = current.offsets, spec.meta.nbytes
+
+    def placement(entry: Entry, meta: TensorMeta) -> Placement:
+        if isinstance(entry, int):
+            rows = meta.shape[entry]
+            return Shard(entry, found.get(rows) or balanced(rows, world_size))
+        return REPLICATE if entry is None else Partial(entry)
+
+    ins = tuple(None if isinstance(s, type) else placement(e, s.meta) for e, s in zip(row.ins, specs))
+    return ins, tuple(placement(e, m) for e, m in zip(row.outs, outs))

@@ -14,7 +14,7 @@ import numpy as np
 from distgrad.families import along, other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
-from distgrad.ops import movement
+from distgrad.ops import across_scan, movement
 from distgrad.ops.elementwise import exp, keep, logaddexp_array, ne
 
 _WIDER = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float64, "complex64": np.complex128}
@@ -44,7 +44,7 @@ def before(x: Any, axis: int, first: float) -> Any:
 
 
 cumsum: Op = along("cumsum", _accumulate(np.add), lambda g, axis: reverse(cumsum(reverse(g, axis), axis=axis), axis),
-               result="sum", linear=True)
+               result="sum", linear=True, through=across_scan.cumsum)
 
 
 def _linear_scan(a: np.ndarray, b: np.ndarray, *, axis: int) -> np.ndarray:
@@ -63,6 +63,7 @@ def _linear_scan_meta(a: TensorMeta, b: TensorMeta, *, axis: int) -> MetaResult:
 
 def _linear_scan_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     yield from other_dims_rows(ins, outs, attrs)
+    yield Row((attrs["axis"],) * 2, (attrs["axis"],), through=across_scan.linear_scan)
     yield Row((None, "sum"), ("sum",))
 
 
@@ -88,7 +89,7 @@ def _cumprod_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
     return reverse_scan(x, g, axis) * before(y, axis, 1)
 
 
-cumprod = along("cumprod", _accumulate(np.multiply), _cumprod_vjp, result="sum")
+cumprod = along("cumprod", _accumulate(np.multiply), _cumprod_vjp, result="sum", through=across_scan.cumprod)
 
 
 def _logcumsumexp_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
@@ -112,10 +113,11 @@ def _logcumsumexp(x: np.ndarray, *, axis: int) -> np.ndarray:
 
 
 _real_logcumsumexp = _accumulate(np.logaddexp)
-logcumsumexp = along("logcumsumexp", _logcumsumexp, _logcumsumexp_vjp, result="float")
+logcumsumexp = along("logcumsumexp", _logcumsumexp, _logcumsumexp_vjp, result="float",
+                     through=across_scan.logcumsumexp)
 
 
-def _running(name: str, function: np.ufunc) -> Op:
+def _running(name: str, function: np.ufunc, through: Callable[..., Any]) -> Op:
     """Makes a running extreme; of equal elements the last one's position counts, and NaN wins."""
 
     def kernel(x: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,8 +131,8 @@ def _running(name: str, function: np.ufunc) -> Op:
 
         return add_along(g[0], indices, shape=x_shape, axis=axis)
 
-    return along(name, kernel, vjp, outputs="values indices", second="int64")
+    return along(name, kernel, vjp, outputs="values indices", second="int64", through=through)
 
 
-cummax = _running("cummax", np.maximum)
-cummin = _running("cummin", np.minimum)
+cummax = _running("cummax", np.maximum, across_scan.cummax)
+cummin = _running("cummin", np.minimum, across_scan.cummin)
