@@ -1,4 +1,4 @@
-"""What kernels that work across the rows of all workers share: exchanges of whole arrays, and keys that sort.
+"""What kernels that work across the rows of all workers share: exchanges of whole arrays.
 
 Invariant: every rank knows before a round how much each other rank sends, by the specs or by counts exchanged first,
 and what a round gives back is the receiver's own copy, in rank order, its own part included.
@@ -128,21 +128,3 @@ def as_lines(x: np.ndarray, axis: int) -> np.ndarray:
 def from_lines(lines: np.ndarray, shape: Sequence[int], axis: int) -> np.ndarray:
     """Undoes `as_lines`: (rows, everything else) as an array of `shape`, whose size along the axis may differ."""
     return np.moveaxis(lines.reshape(len(lines), *shape[:axis], *shape[axis + 1 :]), 0, axis)
-
-
-def sort_keys(x: np.ndarray, *, descending: bool = False) -> np.ndarray:
-    """Gives unsigned integers that compare as the elements do: NaN greatest and equal to itself, -0.0 equal to 0.0."""
-    kind = x.dtype
-    unsigned = np.dtype(f"u{kind.itemsize}")
-    high = unsigned.type(1 << (8 * kind.itemsize - 1))
-    if kind.kind in "bu":
-        keys = np.ascontiguousarray(x).view(unsigned)
-    elif kind.kind == "i":
-        keys = np.ascontiguousarray(x).view(unsigned) ^ high
-    else:
-        bits = np.ascontiguousarray(x).view(unsigned)
-        keys = np.where(bits & high, ~bits, bits | high)
-        keys[x == 0] = high
-        keys[np.isnan(x)] = ~unsigned.type(0)
-    keys = keys.reshape(x.shape)
-    return ~keys if descending else keys
