@@ -190,6 +190,7 @@ if TYPE_CHECKING:
         xpu,
     )
     from distgrad.amp import GradScaler, autocast
+    from distgrad.func import vmap
     from distgrad.functions.classification_loss import (
         binary_cross_entropy_with_logits,
     )  # fmt: skip
@@ -271,7 +272,7 @@ cfloat, cdouble = complex64, complex128
 _WHEN_USED: dict[str, str] = {
     "accelerator": "accelerator", "amp": "amp", "compiler": "compiler", "distributed": "distributed", "hub": "hub",
     "mps": "mps", "multiprocessing": "multiprocessing", "types": "types", "version": "version", "xpu": "xpu",
-    "GradScaler": "amp", "autocast": "amp",
+    "GradScaler": "amp", "autocast": "amp", "vmap": "func",
     "autograd": "autograd", "backends": "backends", "cuda": "cuda", "data": "data", "datasets": "datasets",
     "distributions": "distributions", "fft": "fft", "func": "func", "jit": "jit", "linalg": "linalg",
     "masked": "masked", "nn": "nn", "optim": "optim", "signal": "signal", "special": "special", "testing": "testing",
@@ -422,6 +423,6 @@ __all__ = [
     "uint16", "uint32", "uint64", "unbind", "unbind_copy", "unflatten", "unfold_copy", "unique", "unique_consecutive",
     "unravel_index", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "unsqueeze", "unsqueeze_copy",
     "use_deterministic_algorithms", "utils", "vander", "var", "var_mean", "vdot", "version", "view_as_complex",
-    "view_as_complex_copy", "view_as_real", "view_as_real_copy", "view_copy", "vsplit", "vstack", "where", "xlogy",
-    "xlogy_", "xpu", "zero_", "zeros", "zeros_like",
+    "view_as_complex_copy", "view_as_real", "view_as_real_copy", "view_copy", "vmap", "vsplit", "vstack", "where",
+    "xlogy", "xlogy_", "xpu", "zero_", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from distgrad.functions.contraction import linear
 from distgrad.functions.creation import ones, zeros
 from distgrad.functions.dropout import dropout
 from distgrad.functions.movement import cat
+from distgrad.functions.precision import in_float32
 from distgrad.ops.elementwise import where
 from distgrad.warn import warn_user
 
@@ -22,6 +23,7 @@ __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 Tensor = Any
 
 
+@in_float32()
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,

@@ -13,6 +13,7 @@ from typing import Any
 
 from distgrad import dtypes
 from distgrad.functions.labels import shown_as
+from distgrad.functions.precision import in_float32
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import contraction as ops
@@ -186,6 +187,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return product + bias
 
 
+@in_float32()
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Gives x1^T A x2 + b for (..., in1), (..., in2), (out, in1, in2) and (out,) (PyTorch: nn.functional.bilinear)."""
     _check("bilinear", input1=input1, input2=input2)
@@ -231,28 +233,33 @@ def _combine(name: str, input: Tensor, product: Tensor, shape: tuple[int, ...], 
 
 
 @shown_as("AddmmBackward0")
+@in_float32()
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * (mat1 @ mat2); `input` broadcasts (PyTorch: torch.addmm)."""
     _check_ndim("addmm", 2, mat1=mat1, mat2=mat2)
     return _combine("addmm", input, ops.matmul(mat1, mat2), (mat1.shape[0], mat2.shape[1]), beta, alpha)
 
 
+@in_float32()
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * (mat @ vec) (PyTorch: torch.addmv)."""
     return _combine("addmv", input, mv(mat, vec), (mat.shape[0],), beta, alpha)
 
 
+@in_float32()
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * outer(vec1, vec2) (PyTorch: torch.addr)."""
     return _combine("addr", input, outer(vec1, vec2), (vec1.shape[0], vec2.shape[0]), beta, alpha)
 
 
+@in_float32()
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * bmm(batch1, batch2) (PyTorch: torch.baddbmm)."""
     product = bmm(batch1, batch2)
     return _combine("baddbmm", input, product, tuple(product.shape), beta, alpha)
 
 
+@in_float32()
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * the sum over the batch of batch1[i] @ batch2[i] (PyTorch: torch.addbmm)."""
     _check_ndim("addbmm", 3, batch1=batch1, batch2=batch2)

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from distgrad import dtypes
-from distgrad.dtypes import dtype
+from distgrad.dtypes import HALVES, dtype
 from distgrad.families import contraction_rows
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
+from distgrad.ops.elementwise import cast
 from distgrad.ops.movement import permute
 from distgrad.placement import Spec
 
@@ -46,7 +47,7 @@ def no_bool(name: str, kind: dtype) -> None:
 
 
 def _half(kind: np.dtype) -> bool:
-    return kind == np.float16 or (kind.kind == "V" or kind.name == "bfloat16")
+    return kind.char in HALVES
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -201,10 +202,10 @@ def _single(x: np.ndarray, *, equation: str) -> np.ndarray:
 def _single_meta(x: TensorMeta, *, equation: str) -> MetaResult:
     (term,), output = _split(equation)
     sizes = _sizes([term], [x.shape])
-    kind, cast = x.dtype, None
+    kind, casts = x.dtype, None
     if x.dtype.category < 2 and len(output) < len(set(term)):
-        kind, cast = dtypes.int64, (dtypes.int64,)
-    return (TensorMeta.of(tuple(sizes[letter] for letter in output), kind),), cast
+        kind, casts = dtypes.int64, (dtypes.int64,)
+    return (TensorMeta.of(tuple(sizes[letter] for letter in output), kind),), casts
 
 
 def _single_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
@@ -359,7 +360,10 @@ def einsum(*tensors: Any, equation: str) -> Any:
             if not rest
             else "".join(letter for letter in dict.fromkeys(terms[first] + terms[second]) if letter in needed)
         )
-        made = einsum_pair(operands[first], operands[second], equation=f"{terms[first]},{terms[second]}->{result}")
+        a, b = operands[first], operands[second]
+        if a.dtype is not b.dtype and max(a.dtype.category, b.dtype.category) < 2:  # one was summed, which gives int64
+            a, b = (cast(t, dtype="int64") if t.dtype is not dtypes.int64 else t for t in (a, b))
+        made = einsum_pair(a, b, equation=f"{terms[first]},{terms[second]}->{result}")
         operands, terms = [made, *(operands[i] for i in rest)], [result, *(terms[i] for i in rest)]
         if not rest:
             return made
