@@ -16,6 +16,7 @@ from distgrad.grad_mode import mode, reversing
 from distgrad.graph import Plan
 from distgrad.handles import RemovableHandle
 from distgrad.op import OPS, Rule
+from distgrad.placement import Shard
 
 _sequence = itertools.count()
 _PRE, _POST = -1, -2  # keys of a node's hooks beside the indices of its outputs
@@ -217,6 +218,8 @@ class GradFn(GraphNode):
                 values.append(() if isinstance(plan.ins[key], type) else plan.ins[key].meta.shape)
             elif kind == "dtype":
                 values.append(plan.ins[key].meta.dtype.name)
+            elif kind == "sharded":
+                values.append(not isinstance(plan.ins[key], type) and isinstance(plan.ins[key].placement, Shard))
             elif kind == "out_shape":
                 values.append(plan.outs[key].meta.shape)
             elif kind == "out_dtype":

@@ -74,8 +74,8 @@ def plan_sharded(
         if any(not isinstance(s, type) and isinstance(s.placement, Shard | Partial) for s in specs):
             cost += _operations(metas, outs) * (1 - 1 / world_size) / _OPERATIONS_PER_BYTE
             cost += _memory_cost(specs, world_size)
-        elif _makes_much(metas, outs) and isinstance(session.creation_placement(outs[0].shape, outs[0].nbytes), Shard):
-            cost += outs[0].nbytes  # as large as what is sharded when it is made
+        if attrs.get("sharded"):
+            cost += outs[0].nbytes
         best = (cost, None, targets, (REPLICATE,) * len(outs))
     for row in rows:
         placed = place_row(row, specs, outs, world_size)
@@ -87,6 +87,8 @@ def plan_sharded(
         # A reduction waits and shares its exchange with others, and often only its first half is needed. Moving rows
         # holds up everything behind it, so they stay where they are unless that costs several times as much.
         cost += reduction / (4 if cost < COLLECTIVE_BYTES else 1)
+        if attrs.get("sharded") and not isinstance(out_placements[0], Shard):
+            cost += outs[0].nbytes
         if row.through is not None:
             cost += _exchange_cost(row, specs, ins, outs, out_placements, world_size)
         if cost < (float("inf") if best is None else best[0]):
@@ -162,11 +164,6 @@ def _memory_cost(specs: tuple[Any, ...], world_size: int) -> float:
         for s in specs
         if not isinstance(s, type) and isinstance(s.placement, Shard) and s.meta.nbytes > LARGE_BYTES
     )
-
-
-def _makes_much(metas: list[Any], outs: tuple[TensorMeta, ...]) -> bool:
-    """Says whether an op makes a tensor several times as large as all it is given, as a gradient's zeros are."""
-    return bool(outs) and outs[0].nbytes > 4 * sum(m.nbytes for m in metas if not isinstance(m, type))
 
 
 def _operations(metas: list[Any], outs: tuple[TensorMeta, ...]) -> float:

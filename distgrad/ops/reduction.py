@@ -260,11 +260,13 @@ def _choice(name: str, choose: Chooser, through: Callable[..., Any]) -> Op:
                 yield Row((dim,), (kept_dim(dim, (attrs["axis"],), attrs["keepdims"]),) * 2)
         yield Row((attrs["axis"],), (None, None), through=through)
 
-    def vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], axis: int, keepdims: bool) -> Any:
+    def vjp(
+        g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: bool, axis: int, keepdims: bool
+    ) -> Any:
         from distgrad.ops.indexing import add_along
 
         given, places = (restore(t, x_shape, (axis,), keepdims) for t in (g[0], indices))
-        return add_along(given, places, shape=x_shape, axis=axis)
+        return add_along(given, places, shape=x_shape, axis=axis, sharded=x_sharded)
 
     return Op(name, kernel, meta=meta, inputs="x", rows=rows, outputs="values indices", vjps=(vjp,))
 
