@@ -15,11 +15,11 @@ from distgrad import dtypes
 from distgrad.families import other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
-from distgrad.ops import across_select
-from distgrad.ops.indexing import take_along
+from distgrad.ops import across_select, across_sort
+from distgrad.ops.indexing import add_along
 from distgrad.ops.order import first_places, place_of_rank, sortable
 
-_FEW_COLUMNS = 16
+FEW_COLUMNS = 16  # up to which lines are sorted across workers; more lines are rather given to one worker each
 _MANY_ROWS = 4096
 
 
@@ -44,20 +44,45 @@ def _argsort_meta(x: TensorMeta, *, axis: int, descending: bool) -> MetaResult:
     return (x.with_dtype(dtypes.int64),), None
 
 
-argsort = Op("argsort", _argsort, meta=_argsort_meta, inputs="x", rows=other_dims_rows)
+def _order_rows(through: Callable[..., Any]) -> Callable[..., Iterable[Row]]:
+    """Gives the rows of an op along `axis` that works across workers where other dims are short."""
+
+    def rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+        yield from other_dims_rows(ins, outs, attrs)
+        if ins[0].ndim and ins[0].size <= FEW_COLUMNS * ins[0].shape[attrs["axis"]]:
+            yield Row((attrs["axis"],), (attrs["axis"],) * len(outs), through=through)
+
+    return rows
+
+
+argsort = Op("argsort", _argsort, meta=_argsort_meta, inputs="x", rows=_order_rows(across_sort.argsort))
 """The positions along `axis` in rising (`descending`: falling) order of their elements; stable."""
+
+
+def _sort(x: np.ndarray, *, axis: int, descending: bool) -> tuple[np.ndarray, np.ndarray]:
+    order = _argsort(x, axis=axis, descending=descending)
+    return (np.take_along_axis(x, order, axis) if x.ndim else np.array(x)), order
+
+
+def _sort_vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: bool, axis: int) -> Any:
+    return add_along(g[0], indices, shape=x_shape, axis=axis, sharded=x_sharded)
+
+
+_sorted = Op(
+    "sort", _sort, inputs="x", outputs="values indices", rows=_order_rows(across_sort.sort), vjps=(_sort_vjp,),
+    meta=lambda x, **attrs: ((x, _argsort_meta(x, **attrs)[0][0]), None),
+)
 
 
 def sort(x: Any, *, axis: int, descending: bool = False, stable: bool = True) -> tuple[Any, Any]:
     """Gives the sorted elements along `axis` and their positions; always stable."""
-    order = argsort(x, axis=axis, descending=descending)
-    return take_along(x, order, axis=axis), order
+    return tuple(_sorted(x, axis=axis, descending=descending))
 
 
 def long_lines(x: TensorMeta, axis: int) -> bool:
     """Says whether lines along an axis are long, or few: work across workers then beats cutting another dim."""
     rows = x.shape[axis] if x.ndim else 1
-    return rows >= _MANY_ROWS or x.size <= _FEW_COLUMNS * rows
+    return rows >= _MANY_ROWS or x.size <= FEW_COLUMNS * rows
 
 
 def _selection(name: str, kernel: Callable[..., np.ndarray], through: Callable[..., Any]) -> Op:
