@@ -16,7 +16,9 @@ from distgrad.grad_mode import mode, reversing
 from distgrad.graph import Plan
 from distgrad.handles import RemovableHandle
 from distgrad.op import OPS, Rule
-from distgrad.placement import Shard
+from distgrad.placement import Partial, Shard
+
+_LARGE_BYTES = 1 << 20  # from which a gradient is no longer made whole for the sake of sharing a bucket
 
 _sequence = itertools.count()
 _PRE, _POST = -1, -2  # keys of a node's hooks beside the indices of its outputs
@@ -261,6 +263,8 @@ def match(g: Any, spec: Any) -> Any:
             g = OPS["real"](g)
         if g.dtype is not spec.meta.dtype:
             g = OPS["cast"](g, dtype=spec.meta.dtype.name)
+    if isinstance(spec.placement, Shard) and spec.meta.nbytes > _LARGE_BYTES and isinstance(g.placement, Partial):
+        g = OPS["redistribute"](g, placement=spec.placement)  # half the bytes of making it whole on every worker
     return g
 
 

@@ -38,8 +38,8 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
         return _KEEP
     if isinstance(source, Partial):
         return (1.0 if isinstance(target, Shard) else 2.0) * nbytes * share + COLLECTIVE_BYTES
-    if isinstance(target, Replicate):
-        return nbytes * share + COLLECTIVE_BYTES
+    if isinstance(target, Replicate):  # a large tensor might not fit: rather not whole on every worker
+        return nbytes * share * (1.5 if nbytes > LARGE_BYTES else 1.0) + COLLECTIVE_BYTES
     # Rows cut along another dim than those they will meet again have to be moved once more, sooner or later.
     return nbytes * share * _largest_share(target, world_size) + 1.5 * COLLECTIVE_BYTES
 
@@ -73,7 +73,6 @@ def plan_sharded(
         cost = _inputs_cost(specs, targets, world_size)
         if any(not isinstance(s, type) and isinstance(s.placement, Shard | Partial) for s in specs):
             cost += _operations(metas, outs) * (1 - 1 / world_size) / _OPERATIONS_PER_BYTE
-            cost += _memory_cost(specs, world_size)
         if attrs.get("sharded"):
             cost += outs[0].nbytes
         best = (cost, None, targets, (REPLICATE,) * len(outs))
@@ -155,15 +154,6 @@ def _exchange_cost(
         for m, p in zip(outs, placements)
     )
     return min(given, made) + COLLECTIVE_BYTES
-
-
-def _memory_cost(specs: tuple[Any, ...], world_size: int) -> float:
-    """Gives what holding whole tensors costs that are large and were not whole before: they might not fit."""
-    return sum(
-        s.meta.nbytes * (1 - 1 / world_size) / 2
-        for s in specs
-        if not isinstance(s, type) and isinstance(s.placement, Shard) and s.meta.nbytes > LARGE_BYTES
-    )
 
 
 def _operations(metas: list[Any], outs: tuple[TensorMeta, ...]) -> float:

@@ -23,6 +23,7 @@ from distgrad.dtypes import HALVES, dtype
 from distgrad.families import contraction_rows
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
+from distgrad.ops import across_blocks
 from distgrad.ops.elementwise import cast
 from distgrad.ops.movement import permute
 from distgrad.placement import Spec
@@ -97,7 +98,12 @@ def _matmul_meta(a: TensorMeta, b: TensorMeta) -> MetaResult:
 
 def _matmul_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     a, b = ins
-    return _batch_rows(a.shape, b.shape, outs[0].shape, b.ndim - 1, a.ndim - 1, b.ndim - 2)
+    yield from _batch_rows(a.shape, b.shape, outs[0].shape, b.ndim - 1, a.ndim - 1, b.ndim - 2)
+    last = outs[0].ndim - 1
+    for dim in (b.ndim - 2, b.ndim - 1):
+        yield Row((a.ndim - 2, dim), (last - 1,), through=across_blocks.matmul_right, in_turn=1)
+    for dim in (a.ndim - 2, a.ndim - 1):
+        yield Row((dim, b.ndim - 1), (last,), through=across_blocks.matmul_left, in_turn=0)
 
 
 def _transposed_product(left: Any, right: Any, ndim: int) -> Any:
@@ -147,7 +153,9 @@ def _linear_meta(x: TensorMeta, w: TensorMeta) -> MetaResult:
 
 def _linear_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     x, w = ins
-    return _batch_rows(x.shape, w.shape, outs[0].shape, 0, x.ndim - 1, 1)
+    yield from _batch_rows(x.shape, w.shape, outs[0].shape, 0, x.ndim - 1, 1)
+    for dim in range(2):
+        yield Row((x.ndim - 2, dim), (x.ndim - 2,), through=across_blocks.linear, in_turn=1)
 
 
 linear = Op(

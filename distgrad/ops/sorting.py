@@ -15,7 +15,7 @@ from distgrad import dtypes
 from distgrad.families import other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
-from distgrad.ops import across_select, across_sort
+from distgrad.ops import across_blocks, across_select, across_sort
 from distgrad.ops.indexing import add_along
 from distgrad.ops.order import first_places, place_of_rank, sortable
 
@@ -168,10 +168,13 @@ def _searchsorted_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: di
     for dim in range(outs[0].ndim):
         if not shared:
             yield Row((None, dim), (dim,))
+            yield Row((0, dim), (dim,), through=across_blocks.searchsorted)
         elif dim < outs[0].ndim - 1:
             yield Row((dim, dim), (dim,))
         else:
             yield Row((None, dim), (dim,))
+    # What is smaller than a value is counted by every worker for itself.
+    yield Row((ins[0].ndim - 1, None), ("sum",))
 
 
 searchsorted = Op(
