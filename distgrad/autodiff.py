@@ -221,7 +221,8 @@ class GradFn(GraphNode):
             elif kind == "dtype":
                 values.append(plan.ins[key].meta.dtype.name)
             elif kind == "sharded":
-                values.append(not isinstance(plan.ins[key], type) and isinstance(plan.ins[key].placement, Shard))
+                placement = None if isinstance(plan.ins[key], type) else plan.ins[key].placement
+                values.append(placement.dim if isinstance(placement, Shard) else None)
             elif kind == "out_shape":
                 values.append(plan.outs[key].meta.shape)
             elif kind == "out_dtype":

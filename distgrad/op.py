@@ -12,8 +12,8 @@ type; it raises the user's errors. `casts` gives the dtype each input is convert
     g                 the cotangent of the output (a tuple of them where the op has several outputs)
     y                 the output (or an output's own name where there are several)
     x, a, b, ...      an input, by the op's own names          x_shape, x_dtype   its metadata, nothing saved
-    x_sharded         whether it was sharded: an op whose output is x's gradient takes that as attribute `sharded`, and
-                      is then run so that no worker makes the whole output, if that can be
+    x_sharded         the dim it was sharded along, or None: an op whose output is x's gradient takes that as attribute
+                      `sharded`, and is then run so that its output is sharded likewise, if that can be
     axis, ...         an attribute of the call                 inputs, shapes     for ops with any number of inputs
 """
 

@@ -34,8 +34,10 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
         if nbytes < LARGE_BYTES:
             return 0.0 if isinstance(target, Replicate) else _KEEP
         return nbytes * (world_size if isinstance(target, Replicate) else 1.0) + _KEEP
-    if isinstance(source, Replicate) or (isinstance(source, Shard) and isinstance(target, Partial)):
+    if isinstance(source, Replicate):
         return _KEEP
+    if isinstance(source, Shard) and isinstance(target, Partial):  # nothing moves, but zeros take the others' place
+        return nbytes * share + _KEEP
     if isinstance(source, Partial):
         return (1.0 if isinstance(target, Shard) else 2.0) * nbytes * share + COLLECTIVE_BYTES
     if isinstance(target, Replicate):  # a large tensor might not fit: rather not whole on every worker
@@ -73,7 +75,7 @@ def plan_sharded(
         cost = _inputs_cost(specs, targets, world_size)
         if any(not isinstance(s, type) and isinstance(s.placement, Shard | Partial) for s in specs):
             cost += _operations(metas, outs) * (1 - 1 / world_size) / _OPERATIONS_PER_BYTE
-        if attrs.get("sharded"):
+        if attrs.get("sharded") is not None:
             cost += outs[0].nbytes
         best = (cost, None, targets, (REPLICATE,) * len(outs))
     for row in rows:
@@ -86,8 +88,9 @@ def plan_sharded(
         # A reduction waits and shares its exchange with others, and often only its first half is needed. Moving rows
         # holds up everything behind it, so they stay where they are unless that costs several times as much.
         cost += reduction / (4 if cost < COLLECTIVE_BYTES else 1)
-        if attrs.get("sharded") and not isinstance(out_placements[0], Shard):
-            cost += outs[0].nbytes
+        if attrs.get("sharded") is not None:
+            out = out_placements[0]
+            cost += 0 if isinstance(out, Shard) and out.dim == attrs["sharded"] else outs[0].nbytes
         if row.through is not None:
             cost += _exchange_cost(row, specs, ins, outs, out_placements, world_size)
         if cost < (float("inf") if best is None else best[0]):
@@ -146,9 +149,10 @@ def _exchange_cost(
     """Gives what the exchange of a row costs: it moves what is sharded or what comes out, whichever is less."""
     if row.in_turn is not None:
         return specs[row.in_turn].meta.nbytes * (1 - 1 / world_size) + world_size * COLLECTIVE_BYTES
-    given = sum(
-        s.meta.nbytes for s, p in zip(specs, ins) if isinstance(p, Shard)
-    ) / world_size
+    moving = [s.meta for s, p in zip(specs, ins) if isinstance(p, Shard)]
+    if len(moving) > 1:  # what is written to stays
+        moving = [m for m in moving if m.shape != outs[0].shape] or moving
+    given = sum(m.nbytes for m in moving) / world_size
     made = sum(
         m.nbytes / world_size if isinstance(p, Shard) else m.nbytes * (world_size - 1.0)
         for m, p in zip(outs, placements)

@@ -19,6 +19,7 @@ from distgrad.functions.subscript import index_put as _index_put
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import indexing as ops
+from distgrad.ops.across import sharded_dim
 from distgrad.ops.creation import full
 from distgrad.ops.elementwise import cast, clamp_min, floor_divide, vanish
 from distgrad.ops.elementwise import where as _where
@@ -112,7 +113,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     """Adds alpha times the rows of `source` to the rows `index` names (PyTorch: torch.index_add)."""
     whole, axis, index = _row_index("index_add", input, dim, index)
     source = _row_source("index_add", whole, axis, index, source)
-    added = ops.add_rows(source, index, shape=tuple(whole.shape), axis=axis, wrap=False)
+    added = ops.add_rows(source, index, shape=tuple(whole.shape), axis=axis, wrap=False, sharded=sharded_dim(whole))
     result = whole + (added if alpha == 1 else added * alpha)
     return reshape(result, shape=()) if input.ndim == 0 else result
 
@@ -359,7 +360,7 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     flat, places = reshape(input, shape=(input.numel(),)), reshape(index, shape=(index.numel(),))
     values = reshape(source, shape=(index.numel(),))
     if accumulate:
-        new = flat + ops.add_rows(values, places, shape=tuple(flat.shape), axis=0)
+        new = flat + ops.add_rows(values, places, shape=tuple(flat.shape), axis=0, sharded=sharded_dim(flat))
     else:
         new = ops.put_rows(flat, places, values, axis=0)
     return reshape(new, shape=tuple(input.shape))

@@ -21,6 +21,7 @@ from distgrad.functions.data import from_numpy
 from distgrad.meta import broadcast_shapes
 from distgrad.op import is_tensor
 from distgrad.ops import indexing as ops
+from distgrad.ops.across import sharded_dim
 from distgrad.ops.creation import full
 from distgrad.ops.elementwise import cast, ne, where
 from distgrad.ops.movement import clone, expand, inverse, permute, reshape, slice_scatter
@@ -256,7 +257,8 @@ def index_put(x: Tensor, indices: Sequence[Any], axes: Sequence[int], value: Any
     found = _gather_dims(x, list(zip(axes, indices)))
     taken = (*found.x.shape[: found.axis], *found.index.shape, *found.x.shape[found.axis + 1 :])
     if accumulate:
-        added = ops.add_rows(_spread(value, taken, x), found.index, shape=tuple(found.x.shape), axis=found.axis)
+        added = ops.add_rows(_spread(value, taken, x), found.index, shape=tuple(found.x.shape), axis=found.axis,
+                             sharded=sharded_dim(found.x))
         return found.restore(found.x + added)
     if is_tensor(value) and value.ndim:
         value = _spread(value, taken, x)

@@ -12,8 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.placement import Shard
+
 Arrays = tuple[np.ndarray, ...]
 Rounds = Generator[Any, Any, Any]
+
+
+def sharded_dim(tensor: Any) -> int | None:
+    """Gives the dim that a tensor is sharded along; None for one that is not."""
+    placement = getattr(tensor, "placement", None)
+    return placement.dim if isinstance(placement, Shard) else None
 
 
 def offsets_of(spec: Any) -> tuple[int, ...]:

@@ -5,11 +5,12 @@ Invariant: besides its own parts a worker holds one block of the other operand a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from distgrad.op import op_named
+from distgrad.op import Row, op_named
 from distgrad.ops.across import Rounds, offsets_of, send, send_counted, split_by, to_all
 from distgrad.ops.order import sort_keys
 
@@ -75,6 +76,55 @@ def matmul_right(context: Any, a: np.ndarray, b: np.ndarray) -> Rounds:
 def linear(context: Any, x: np.ndarray, w: np.ndarray) -> Rounds:
     """x @ w^T with w's blocks in turn."""
     return (yield from _multiplied(context, (x, w), 1, True))
+
+
+def _pair(context: Any, factors: tuple[np.ndarray, np.ndarray], turning: int, equation: str) -> Rounds:
+    terms, output = equation.split("->")
+    names = terms.split(",")
+    letter = names[turning][context.ins[turning].placement.dim]
+    other = names[1 - turning]
+    kernel = op_named("einsum_pair").kernel
+    kind = np.dtype(np.float32) if factors[0].dtype.name in _HALVES else factors[0].dtype
+    own = factors[1 - turning].astype(kind, copy=False)
+    out = np.zeros(context.outs[0].local_shape(context.rank), kind)
+    for root in range(context.world_size):
+        block, window = yield from _turn(context, turning, factors[turning], root)
+        if not block.size:
+            continue
+        part = own if letter not in other else _cut(own, other.index(letter), window)
+        pair = (block.astype(kind, copy=False), part)
+        product = kernel(*(pair if turning == 0 else pair[::-1]), equation=equation)
+        if letter in output:
+            _cut(out, output.index(letter), window)[...] = product
+        else:
+            out += product
+    return out.astype(factors[0].dtype, copy=False)
+
+
+def einsum_left(context: Any, a: np.ndarray, b: np.ndarray, *, equation: str) -> Rounds:
+    """The product with a's blocks in turn."""
+    return (yield from _pair(context, (a, b), 0, equation))
+
+
+def einsum_right(context: Any, a: np.ndarray, b: np.ndarray, *, equation: str) -> Rounds:
+    """The product with b's blocks in turn."""
+    return (yield from _pair(context, (a, b), 1, equation))
+
+
+def einsum_rows(equation: str, kind: Any) -> Iterable[Row]:
+    """Gives the rows in which one factor's own index is sharded and the other's blocks are seen in turn."""
+    terms, output = equation.split("->")
+    left, right = terms.split(",")
+    if kind.name == "bool":
+        return
+    for i, letter in enumerate(left):
+        if letter in output and letter not in right:
+            for j in range(len(right)):
+                yield Row((i, j), (output.index(letter),), through=einsum_right, in_turn=1)
+    for j, letter in enumerate(right):
+        if letter in output and letter not in left:
+            for i in range(len(left)):
+                yield Row((i, j), (output.index(letter),), through=einsum_left, in_turn=0)
 
 
 def distances(context: Any, a: np.ndarray, b: np.ndarray, *, by_product: bool) -> Rounds:

@@ -83,7 +83,7 @@ def _block_lines(context: Any, axis: int) -> tuple[int, int]:
 
 
 def add_along(context: Any, g: np.ndarray, index: np.ndarray, *, shape: tuple[int, ...], axis: int, wrap: bool = False,
-              sharded: bool = False) -> Rounds:
+              sharded: int | None = None) -> Rounds:
     """Adds elements into zeros of `shape` on the workers that hold their places; halves add up in float32."""
     place, values = yield from _delivered(context, index, g, context.outs[0], axis, wrap)
     rows, columns = _block_lines(context, axis)
@@ -151,7 +151,7 @@ def _rows_first(g: np.ndarray, index_shape: Sequence[int], axis: int) -> np.ndar
 
 
 def add_rows(context: Any, g: np.ndarray, index: np.ndarray, *, shape: tuple[int, ...], axis: int, wrap: bool = True,
-             sharded: bool = False) -> Rounds:
+             sharded: int | None = None) -> Rounds:
     """Adds rows into zeros of `shape` on the workers that hold them."""
     from distgrad.ops.indexing import add_rows as op
 

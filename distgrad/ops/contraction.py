@@ -308,7 +308,8 @@ def _pair_meta(a: TensorMeta, b: TensorMeta, *, equation: str) -> MetaResult:
 
 def _pair_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     terms, output = _split(attrs["equation"])
-    return contraction_rows(terms, output)
+    yield from contraction_rows(terms, output)
+    yield from across_blocks.einsum_rows(attrs["equation"], outs[0].dtype)
 
 
 def _pair_grad_a(g: Any, b: Any, equation: str) -> Any:

@@ -126,10 +126,10 @@ def _running(name: str, function: np.ufunc, through: Callable[..., Any]) -> Op:
         found = (x == values) | np.isnan(x)
         return values, np.maximum.accumulate(np.where(found, places, 0), axis=axis)
 
-    def vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], axis: int) -> Any:
+    def vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: int | None, axis: int) -> Any:
         from distgrad.ops.indexing import add_along
 
-        return add_along(g[0], indices, shape=x_shape, axis=axis)
+        return add_along(g[0], indices, shape=x_shape, axis=axis, sharded=x_sharded)
 
     return along(name, kernel, vjp, outputs="values indices", second="int64", through=through)
 

@@ -18,6 +18,7 @@ from distgrad.families import elementwise_rows
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_index
+from distgrad.ops.across import sharded_dim
 from distgrad.ops.creation import full
 from distgrad.ops.elementwise import keep
 from distgrad.ops.movement import parts_rows, reshape
@@ -133,7 +134,7 @@ def _sum_rows(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _add_rows(
-    g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = True, sharded: bool = False,
+    g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = True, sharded: int | None = None,
     window: Window = None,
 ) -> np.ndarray:
     flat = index_range(index.reshape(-1), shape[axis] if window is None else window[2], axis=axis, wrap=wrap)
@@ -146,7 +147,7 @@ def _add_rows(
 
 
 def _add_rows_meta(
-    g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = True, sharded: bool = False
+    g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = True, sharded: int | None = None
 ) -> MetaResult:
     check_index("add_rows", index)
     if g.shape != _taken_shape(shape, index.shape, axis):
@@ -162,7 +163,7 @@ def _add_rows_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[s
     for dim in range(outs[0].ndim):
         if dim != axis:
             yield Row((dim if dim < axis else dim - 1 + index.ndim, None), (dim,))
-    if attrs.get("sharded"):
+    if attrs.get("sharded") is not None:
         yield Row((None, None), (axis,))  # each rank adds to the rows it holds
         if index.ndim:
             yield Row((axis, 0), (axis,), through=across_index.add_rows)
@@ -220,7 +221,7 @@ add_rows: Op = Op(
 
 
 def _embedding_grad(
-    g: Any, index: Any, weight_shape: Shape, weight_sharded: bool, padding: int, by_frequency: bool
+    g: Any, index: Any, weight_shape: Shape, weight_sharded: int | None, padding: int, by_frequency: bool
 ) -> Any:
     g = keep(reshape(index != padding, shape=(*index.shape, 1)), g)
     if by_frequency:
@@ -398,7 +399,7 @@ def flat_places(index: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
 
 
 def _add_along(
-    g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = False, sharded: bool = False
+    g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = False, sharded: int | None = None
 ) -> np.ndarray:
     whole = shape or (1,)
     places = index_range(np.atleast_1d(index), whole[axis], axis=axis, wrap=wrap, error=RuntimeError)
@@ -408,7 +409,7 @@ def _add_along(
 
 
 def _add_along_meta(
-    g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = False, sharded: bool = False
+    g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = False, sharded: int | None = None
 ) -> MetaResult:
     _check_along("scatter_add", shape, index, axis)
     if g.shape != index.shape:
@@ -451,7 +452,7 @@ add_along: Op = Op(
 
 def scatter_add(x: Any, index: Any, src: Any, *, axis: int) -> Any:
     """Adds `src` (the index's shape) into `x` where `take_along` would read."""
-    return x + add_along(src, index, shape=tuple(x.shape), axis=axis)
+    return x + add_along(src, index, shape=tuple(x.shape), axis=axis, sharded=sharded_dim(x))
 
 
 def _scatter(x: np.ndarray, index: np.ndarray, src: Any, *, axis: int) -> np.ndarray:

@@ -195,7 +195,7 @@ slice: Op = Op(
 
 
 def _embed(
-    g: np.ndarray, start: int, *, shape: tuple[int, ...], axis: int, step: int, first: int = 0, sharded: bool = False
+    g: np.ndarray, start: int, *, shape: tuple[int, ...], axis: int, step: int, first: int = 0, sharded: int | None = None
 ) -> np.ndarray:
     out = np.zeros(shape, g.dtype)
     low, high, target = across_move.rows_inside(start, step, g.shape[axis], first, shape[axis])
@@ -220,7 +220,7 @@ def _embed_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
 
 embed: Op = Op(
     "embed", _embed, inputs="g_rows start", rows=_embed_rows,
-    meta=lambda g, start, *, shape, axis, step, sharded=False: ((TensorMeta.of(shape, g.dtype),), None),
+    meta=lambda g, start, *, shape, axis, step, sharded=None: ((TensorMeta.of(shape, g.dtype),), None),
     vjps=(
         lambda g, start, g_rows_shape, axis, step: slice(g, start, axis=axis, size=g_rows_shape[axis], step=step), None
     ),

@@ -261,7 +261,7 @@ def _choice(name: str, choose: Chooser, through: Callable[..., Any]) -> Op:
         yield Row((attrs["axis"],), (None, None), through=through)
 
     def vjp(
-        g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: bool, axis: int, keepdims: bool
+        g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: int | None, axis: int, keepdims: bool
     ) -> Any:
         from distgrad.ops.indexing import add_along
 

@@ -64,7 +64,7 @@ def _sort(x: np.ndarray, *, axis: int, descending: bool) -> tuple[np.ndarray, np
     return (np.take_along_axis(x, order, axis) if x.ndim else np.array(x)), order
 
 
-def _sort_vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: bool, axis: int) -> Any:
+def _sort_vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: int | None, axis: int) -> Any:
     return add_along(g[0], indices, shape=x_shape, axis=axis, sharded=x_sharded)
 
 
