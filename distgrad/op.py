@@ -37,14 +37,40 @@ class Row(NamedTuple):
     between workers and takes the op's place: a module-level generator function `through(context, *arrays, **attrs)`
     that yields exchange rounds, where `context` has `rank`, `world_size`, `ins` and `outs` (specs). Its sharded inputs
     share offsets where they have equally many rows; a sharded output has those of the inputs with as many rows as it,
-    or is balanced. `in_turn` is the input whose blocks every worker gets one after the other, never all at once.
+    or is balanced. `exchanging` says of a kernel what it moves.
     """
 
     ins: tuple[Entry, ...]
     outs: tuple[Entry, ...]
     scales: tuple[int, ...] | None = None
     through: Callable[..., Any] | None = None
-    in_turn: int | None = None
+
+
+def exchanging(*, moves: float = 1.0, in_turn: int | None = None) -> Callable[[Any], Any]:
+    """Marks a kernel that exchanges rows: `moves`, about which part of its rows; `in_turn`, the input whose blocks every
+    worker gets one after the other, never all at once."""
+
+    def mark(kernel: Any) -> Any:
+        kernel.moves, kernel.in_turn = moves, in_turn
+        return kernel
+
+    return mark
+
+
+def exchange_bytes(through: Any, ins: Sequence[Any], outs: Sequence[Any], world_size: int) -> float:
+    """Gives about how many bytes a worker receives in a kernel that exchanges rows.
+
+    Inputs and outputs are pairs (meta, dim it is sharded along or None); numbers are left out.
+    """
+    turning = getattr(through, "in_turn", None)
+    if turning is not None:
+        return float(ins[turning][0].nbytes * (1 - 1 / world_size))
+    moving = [meta for meta, dim in ins if dim is not None]
+    if len(moving) > 1:  # what is written to stays
+        moving = [m for m in moving if m.shape != outs[0][0].shape] or moving
+    given = sum(m.nbytes for m in moving) / world_size
+    made = sum(m.nbytes / world_size if dim is not None else m.nbytes * (world_size - 1.0) for m, dim in outs)
+    return min(given * getattr(through, "moves", 1.0), made)
 
 
 MetaResult = tuple[tuple[TensorMeta, ...], tuple[Any, ...] | None]

@@ -11,7 +11,7 @@ from typing import Any
 
 from distgrad.graph import Plan, Session
 from distgrad.meta import TensorMeta
-from distgrad.op import Entry, Op, Row
+from distgrad.op import Entry, Op, Row, exchange_bytes
 from distgrad.placement import REPLICATE, Partial, Placement, Replicate, Shard, Spec, balanced
 
 # What starting a collective is worth, in bytes moved: some tens of microseconds at about 1 GB/s.
@@ -39,7 +39,9 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
     if isinstance(source, Shard) and isinstance(target, Partial):  # nothing moves, but zeros take the others' place
         return nbytes * share + _KEEP
     if isinstance(source, Partial):
-        return (1.0 if isinstance(target, Shard) else 2.0) * nbytes * share + COLLECTIVE_BYTES
+        # A small one takes one round either way, and serves any later use when everybody has it.
+        halves = 1.0 if isinstance(target, Shard) and nbytes >= COLLECTIVE_BYTES else 2.0
+        return halves * nbytes * share + COLLECTIVE_BYTES + (_KEEP if isinstance(target, Shard) else 0)
     if isinstance(target, Replicate):  # a large tensor might not fit: rather not whole on every worker
         return nbytes * share * (1.5 if nbytes > LARGE_BYTES else 1.0) + COLLECTIVE_BYTES
     # Rows cut along another dim than those they will meet again have to be moved once more, sooner or later.
@@ -146,18 +148,14 @@ def _exchange_cost(
     row: Row, specs: tuple[Any, ...], ins: tuple[Any, ...], outs: tuple[TensorMeta, ...],
     placements: tuple[Placement, ...], world_size: int,
 ) -> float:
-    """Gives what the exchange of a row costs: it moves what is sharded or what comes out, whichever is less."""
-    if row.in_turn is not None:
-        return specs[row.in_turn].meta.nbytes * (1 - 1 / world_size) + world_size * COLLECTIVE_BYTES
-    moving = [s.meta for s, p in zip(specs, ins) if isinstance(p, Shard)]
-    if len(moving) > 1:  # what is written to stays
-        moving = [m for m in moving if m.shape != outs[0].shape] or moving
-    given = sum(m.nbytes for m in moving) / world_size
-    made = sum(
-        m.nbytes / world_size if isinstance(p, Shard) else m.nbytes * (world_size - 1.0)
-        for m, p in zip(outs, placements)
-    )
-    return min(given, made) + COLLECTIVE_BYTES
+    """Gives what the exchange of a row costs."""
+    given = [(s.meta, _dim(p)) for s, p in zip(specs, ins) if not isinstance(s, type)]
+    moved = exchange_bytes(row.through, given, [(m, _dim(p)) for m, p in zip(outs, placements)], world_size)
+    return moved + (1 if getattr(row.through, "in_turn", None) is None else world_size) * COLLECTIVE_BYTES
+
+
+def _dim(placement: Placement | None) -> int | None:
+    return placement.dim if isinstance(placement, Shard) else None
 
 
 def _operations(metas: list[Any], outs: tuple[TensorMeta, ...]) -> float:

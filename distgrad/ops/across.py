@@ -82,14 +82,18 @@ def to_all(context: Any, *arrays: np.ndarray) -> Rounds:
     return [tuple(a[0] for a in part) for part in found]
 
 
-def from_below(context: Any, *arrays: np.ndarray) -> Rounds:
-    """Gives the arrays of every lower rank, of the same shapes on every rank."""
+def from_below(context: Any, *arrays: np.ndarray, above: bool = False) -> Rounds:
+    """Gives the arrays of every lower (or higher) rank, of the same shapes on every rank."""
     rank, world_size = context.rank, context.world_size
     rows = tuple(np.asarray(a)[None] for a in arrays)
     nothing = tuple(a[:0] for a in rows)
-    parts = [rows if d >= rank else nothing for d in range(world_size)]
-    found = yield from send_counted(context, parts, [1 if s <= rank else 0 for s in range(world_size)])
-    return [tuple(a[0] for a in part) for part in found[:rank]]
+
+    def gives(giver: int, taker: int) -> bool:
+        return giver > taker if above else giver < taker
+
+    parts = [rows if d == rank or gives(rank, d) else nothing for d in range(world_size)]
+    found = yield from send_counted(context, parts, [int(s == rank or gives(s, rank)) for s in range(world_size)])
+    return [tuple(a[0] for a in part) for part in (found[rank + 1 :] if above else found[:rank])]
 
 
 def send(context: Any, parts: Sequence[Arrays], error: Exception | None = None) -> Rounds:

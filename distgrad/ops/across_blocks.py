@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.op import Row, op_named
+from distgrad.op import Row, exchanging, op_named
 from distgrad.ops.across import Rounds, offsets_of, send, send_counted, split_by, to_all
 from distgrad.ops.order import sort_keys
 
@@ -63,16 +63,19 @@ def _multiplied(context: Any, factors: tuple[np.ndarray, np.ndarray], turning: i
     return out.astype(factors[0].dtype, copy=False)
 
 
+@exchanging(in_turn=0)
 def matmul_left(context: Any, a: np.ndarray, b: np.ndarray) -> Rounds:
     """a @ b with a's blocks in turn."""
     return (yield from _multiplied(context, (a, b), 0, False))
 
 
+@exchanging(in_turn=1)
 def matmul_right(context: Any, a: np.ndarray, b: np.ndarray) -> Rounds:
     """a @ b with b's blocks in turn."""
     return (yield from _multiplied(context, (a, b), 1, False))
 
 
+@exchanging(in_turn=1)
 def linear(context: Any, x: np.ndarray, w: np.ndarray) -> Rounds:
     """x @ w^T with w's blocks in turn."""
     return (yield from _multiplied(context, (x, w), 1, True))
@@ -101,11 +104,13 @@ def _pair(context: Any, factors: tuple[np.ndarray, np.ndarray], turning: int, eq
     return out.astype(factors[0].dtype, copy=False)
 
 
+@exchanging(in_turn=0)
 def einsum_left(context: Any, a: np.ndarray, b: np.ndarray, *, equation: str) -> Rounds:
     """The product with a's blocks in turn."""
     return (yield from _pair(context, (a, b), 0, equation))
 
 
+@exchanging(in_turn=1)
 def einsum_right(context: Any, a: np.ndarray, b: np.ndarray, *, equation: str) -> Rounds:
     """The product with b's blocks in turn."""
     return (yield from _pair(context, (a, b), 1, equation))
@@ -120,26 +125,35 @@ def einsum_rows(equation: str, kind: Any) -> Iterable[Row]:
     for i, letter in enumerate(left):
         if letter in output and letter not in right:
             for j in range(len(right)):
-                yield Row((i, j), (output.index(letter),), through=einsum_right, in_turn=1)
+                yield Row((i, j), (output.index(letter),), through=einsum_right)
     for j, letter in enumerate(right):
         if letter in output and letter not in left:
             for i in range(len(left)):
-                yield Row((i, j), (output.index(letter),), through=einsum_left, in_turn=0)
+                yield Row((i, j), (output.index(letter),), through=einsum_left)
 
 
-def distances(context: Any, a: np.ndarray, b: np.ndarray, *, by_product: bool) -> Rounds:
-    """Distances of a worker's own points to those of all others, whose blocks are seen in turn."""
-    spec, rank = context.outs[0], context.rank
+def _distances(context: Any, points: tuple[np.ndarray, np.ndarray], turning: int, by_product: bool) -> Rounds:
     kernel = op_named("distances").kernel
-    out = np.zeros(spec.local_shape(rank), a.dtype)
-    turning = 1 if spec.placement.dim == len(spec.shape) - 2 else 0
+    out = np.zeros(context.outs[0].local_shape(context.rank), points[0].dtype)
     for root in range(context.world_size):
-        block, window = yield from _turn(context, turning, (a, b)[turning], root)
+        block, window = yield from _turn(context, turning, points[turning], root)
         if turning:
-            out[..., window] = kernel(a, block, by_product=by_product)
+            out[..., window] = kernel(points[0], block, by_product=by_product)
         else:
-            out[..., window, :] = kernel(block, b, by_product=by_product)
+            out[..., window, :] = kernel(block, points[1], by_product=by_product)
     return out
+
+
+@exchanging(in_turn=0)
+def distances_left(context: Any, a: np.ndarray, b: np.ndarray, *, by_product: bool) -> Rounds:
+    """Distances from the first points, whose blocks are seen in turn, to a worker's own second ones."""
+    return (yield from _distances(context, (a, b), 0, by_product))
+
+
+@exchanging(in_turn=1)
+def distances_right(context: Any, a: np.ndarray, b: np.ndarray, *, by_product: bool) -> Rounds:
+    """Distances from a worker's own first points to the second ones, whose blocks are seen in turn."""
+    return (yield from _distances(context, (a, b), 1, by_product))
 
 
 def searchsorted(context: Any, sequence: np.ndarray, values: np.ndarray, *, right: bool, dtype: str) -> Rounds:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.op import op_named
+from distgrad.op import exchanging, op_named
 from distgrad.ops.across import Rounds, offsets_of, send_counted
 
 Bounds = list[tuple[int, int]]
@@ -123,6 +123,7 @@ def _clipped(offsets: tuple[int, ...], shift: int, rows: int) -> tuple[int, ...]
     return (0, *(min(max(o - shift, 0), rows) for o in offsets[1:-1]), rows)
 
 
+@exchanging(moves=0.25)
 def slice_rows(context: Any, x: np.ndarray, start: int, *, axis: int, size: int, step: int) -> Rounds:
     """Every `step`-th row from `start`, `size` in all."""
     offsets, rank = offsets_of(context.ins[0]), context.rank
@@ -132,6 +133,7 @@ def slice_rows(context: Any, x: np.ndarray, start: int, *, axis: int, size: int,
     return np.moveaxis(moved, 0, axis)
 
 
+@exchanging(moves=0.25)
 def embed(context: Any, g: np.ndarray, start: int, *, axis: int, step: int, **attrs: Any) -> Rounds:
     """Zeros with the rows of g at every `step`-th position from `start`."""
     zeros = np.zeros(context.outs[0].local_shape(context.rank), g.dtype)
@@ -146,6 +148,7 @@ def flip(context: Any, x: np.ndarray, *, axis: tuple[int, ...]) -> Rounds:
     return np.flip(np.moveaxis(moved, 0, dim), axis)
 
 
+@exchanging(moves=0.25)
 def roll(context: Any, x: np.ndarray, shift: int, *, axis: int) -> Rounds:
     """All workers' rows moved on by `shift`, the last ones to the front."""
     size, rows = context.ins[0].shape[axis], np.moveaxis(x, axis, 0)
@@ -158,6 +161,7 @@ def roll(context: Any, x: np.ndarray, shift: int, *, axis: int) -> Rounds:
     return np.moveaxis(np.concatenate([front, rest]), 0, axis)
 
 
+@exchanging(moves=0.25)
 def concat(context: Any, *xs: np.ndarray, axis: int) -> Rounds:
     """The rows of several sharded tensors one after the other."""
     target, pieces, before = offsets_of(context.outs[0]), [], 0
@@ -169,6 +173,7 @@ def concat(context: Any, *xs: np.ndarray, axis: int) -> Rounds:
     return np.moveaxis(np.concatenate(pieces), 0, axis)
 
 
+@exchanging(moves=0.25)
 def pad(context: Any, x: np.ndarray, value: Any, *, widths: tuple[tuple[int, int], ...]) -> Rounds:
     """Constants before and after the rows of all workers, and of the other dims."""
 
@@ -190,6 +195,7 @@ def _scattered(context: Any, out: np.ndarray, new: np.ndarray, spec: Any, start:
     return out
 
 
+@exchanging(moves=0.25)
 def slice_scatter(context: Any, base: np.ndarray, new: np.ndarray, start: int, *, axis: int, step: int) -> Rounds:
     """The base with sharded rows written at every `step`-th position from `start`."""
     return (yield from _scattered(context, np.array(base), new, context.ins[1], start, axis, step))
@@ -210,6 +216,7 @@ def _own_offset(spec: Any, rank: int, offset: int, axis1: int) -> int:
     return offset + start if spec.placement.dim == axis1 else offset - start
 
 
+@exchanging(moves=0.25)
 def diagonal(context: Any, x: np.ndarray, *, offset: int, axis1: int, axis2: int) -> Rounds:
     """The diagonal of a matrix whose rows or columns are sharded, sharded itself."""
     spec, out = context.ins[0], context.outs[0]
@@ -219,6 +226,7 @@ def diagonal(context: Any, x: np.ndarray, *, offset: int, axis1: int, axis2: int
     return np.moveaxis(moved, 0, -1)
 
 
+@exchanging(moves=0.25)
 def embed_diagonal(context: Any, x: np.ndarray, *, shape: tuple[int, ...], offset: int, axis1: int, axis2: int,
                    **attrs: Any) -> Rounds:
     """Zeros with a sharded diagonal, on the workers that hold its rows or columns."""
@@ -239,6 +247,7 @@ def _reach(spec: Any, rank: int, axis: int, size: int, step: int) -> tuple[int, 
     return (start * step, (stop - 1) * step + size) if stop > start else (0, 0)
 
 
+@exchanging(moves=0.25)
 def unfold(context: Any, x: np.ndarray, *, axis: int, size: int, step: int) -> Rounds:
     """Windows of all workers' rows: a window belongs to one worker, which gets the rows it lacks."""
 
@@ -250,6 +259,7 @@ def unfold(context: Any, x: np.ndarray, *, axis: int, size: int, step: int) -> R
     return op_named("unfold").kernel(np.moveaxis(rows, 0, axis), axis=axis, size=size, step=step)
 
 
+@exchanging(moves=0.25)
 def fold_windows(context: Any, x: np.ndarray, *, shape: tuple[int, ...], axis: int, step: int, **attrs: Any) -> Rounds:
     """Adds windows into zeros of `shape`: each worker its own, then those rows that are another's to the owner."""
 

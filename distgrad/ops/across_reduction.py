@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.families import reduced_shape
+from distgrad.op import exchanging
 from distgrad.ops.across import Rounds, block_sizes, offsets_of, to_all
 
 _HALVES = ("float16", "bfloat16")
@@ -48,21 +49,25 @@ def _along(context: Any, x: np.ndarray, axis: int, keepdims: bool, choose: Any) 
     return (value, place) if keepdims else (value.squeeze(axis), place.squeeze(axis))
 
 
+@exchanging(moves=0)
 def max_along(context: Any, x: np.ndarray, *, axis: int, keepdims: bool) -> Rounds:
     """The largest element of all workers' rows and its first position; NaN wins."""
     return (yield from _along(context, x, axis, keepdims, np.argmax))
 
 
+@exchanging(moves=0)
 def min_along(context: Any, x: np.ndarray, *, axis: int, keepdims: bool) -> Rounds:
     """The smallest element of all workers' rows and its first position; NaN wins."""
     return (yield from _along(context, x, axis, keepdims, np.argmin))
 
 
+@exchanging(moves=0)
 def argmax(context: Any, x: np.ndarray, *, axis: tuple[int, ...], keepdims: bool) -> Rounds:
     """The first position of the largest element of all workers' rows."""
     return (yield from _along(context, x, axis[0], keepdims, np.argmax))[1]
 
 
+@exchanging(moves=0)
 def argmin(context: Any, x: np.ndarray, *, axis: tuple[int, ...], keepdims: bool) -> Rounds:
     """The first position of the smallest element of all workers' rows."""
     return (yield from _along(context, x, axis[0], keepdims, np.argmin))[1]
@@ -91,6 +96,7 @@ def _powers(context: Any, x: np.ndarray, axis: Any) -> Rounds:
     return highest, safe, sum(part[1] * np.exp(part[0] - safe) for part in parts)
 
 
+@exchanging(moves=0)
 def logsumexp(context: Any, x: np.ndarray, *, axis: tuple[int, ...], keepdims: bool) -> Rounds:
     """log(sum(exp(x))) over all workers' rows."""
     _, safe, total = yield from _powers(context, _wide(x), axis)
@@ -106,18 +112,21 @@ def _shifted(context: Any, x: np.ndarray, axis: int) -> Rounds:
     return wide - highest, np.where(np.isfinite(highest), total, np.nan).astype(total.dtype)
 
 
+@exchanging(moves=0)
 def softmax(context: Any, x: np.ndarray, *, axis: int) -> Rounds:
     """exp(x) over its sum along all workers' rows."""
     shifted, total = yield from _shifted(context, x, axis)
     return (np.exp(shifted) / total).astype(x.dtype, copy=False)
 
 
+@exchanging(moves=0)
 def log_softmax(context: Any, x: np.ndarray, *, axis: int) -> Rounds:
     """x less the logarithm of the sum of exponentials along all workers' rows."""
     shifted, total = yield from _shifted(context, x, axis)
     return (shifted - np.log(total)).astype(x.dtype, copy=False)
 
 
+@exchanging(moves=0)
 def softmax_backward(context: Any, h: np.ndarray, out: np.ndarray, *, axis: int) -> Rounds:
     """out * (h - sum(h * out)) along all workers' rows."""
     kind, h, out = out.dtype, _wide(h), _wide(out)
@@ -125,6 +134,7 @@ def softmax_backward(context: Any, h: np.ndarray, out: np.ndarray, *, axis: int)
     return ((h - total) * out).astype(kind, copy=False)
 
 
+@exchanging(moves=0)
 def log_softmax_backward(context: Any, h: np.ndarray, out: np.ndarray, *, axis: int) -> Rounds:
     """h - exp(out) * sum(h) along all workers' rows."""
     kind, h = out.dtype, _wide(h)
@@ -160,16 +170,19 @@ def _standardized(context: Any, x: np.ndarray, axis: tuple[int, ...], eps: float
     return y, rstd.reshape(context.outs[1].shape)
 
 
+@exchanging(moves=0)
 def standardize(context: Any, x: np.ndarray, *, axis: tuple[int, ...], eps: float) -> Rounds:
     """Mean 0 and deviation 1 over groups that are spread over the workers."""
     return (yield from _standardized(context, x, axis, eps, True))
 
 
+@exchanging(moves=0)
 def rms_standardize(context: Any, x: np.ndarray, *, axis: tuple[int, ...], eps: float) -> Rounds:
     """Root mean square 1 over groups that are spread over the workers."""
     return (yield from _standardized(context, x, axis, eps, False))
 
 
+@exchanging(moves=0)
 def standardize_backward(context: Any, v: np.ndarray, y: np.ndarray, rstd: np.ndarray, extra: Any, *,
                          axis: tuple[int, ...], centered: bool) -> Rounds:
     """rstd * (v - mean(v) - y * (mean(v * y) + extra)) over groups that are spread over the workers."""

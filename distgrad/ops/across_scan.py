@@ -10,27 +10,35 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.op import exchanging, op_named
 from distgrad.ops.across import Rounds, block_sizes, from_below, offsets_of
 
 _WIDER = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float64, "complex64": np.complex128}
 
 
-def _sizes_below(context: Any) -> list[int]:
-    return block_sizes(context.ins[0])[: context.rank]
+def _entering(context: Any, backward: bool, *totals: np.ndarray) -> Rounds:
+    """Gives what the blocks that a scan has passed before this one come to, in the scan's order."""
+    found = yield from from_below(context, *totals, above=backward)
+    sizes = block_sizes(context.ins[0])
+    ranks = range(context.world_size - 1, context.rank, -1) if backward else range(context.rank)
+    return [part for part, rank in zip(reversed(found) if backward else found, ranks) if sizes[rank]]
 
 
-def _scan(context: Any, x: np.ndarray, axis: int, function: Any) -> Rounds:
+def _scan(context: Any, x: np.ndarray, axis: int, function: Any, backward: bool = False) -> Rounds:
     rows = np.moveaxis(x, axis, 0).astype(_WIDER.get(x.dtype.name, x.dtype))
+    if backward:
+        rows = rows[::-1]
     total = function.reduce(rows, axis=0) if len(rows) else np.zeros(rows.shape[1:], rows.dtype)
-    below = yield from from_below(context, np.asarray(total))
+    passed = yield from _entering(context, backward, np.asarray(total))
     carry = None
-    for (found,), size in zip(below, _sizes_below(context)):
-        if size:
-            carry = found if carry is None else function(carry, found)
+    for (found,) in passed:
+        carry = found if carry is None else function(carry, found)
     if len(rows):
         if carry is not None:
             rows[0] = function(carry, rows[0])
         rows = function.accumulate(rows, axis=0)
+    if backward:
+        rows = rows[::-1]
     return np.moveaxis(rows.astype(x.dtype, copy=False), 0, axis)
 
 
@@ -53,16 +61,25 @@ class _ComplexLogaddexp:
         return self.accumulate(rows, axis)[-1]
 
 
+@exchanging(moves=0)
 def cumsum(context: Any, x: np.ndarray, *, axis: int) -> Rounds:
     """Running sums over all workers' rows."""
     return (yield from _scan(context, x, axis, np.add))
 
 
+@exchanging(moves=0)
+def reverse_cumsum(context: Any, x: np.ndarray, *, axis: int) -> Rounds:
+    """Running sums over all workers' rows from the end."""
+    return (yield from _scan(context, x, axis, np.add, True))
+
+
+@exchanging(moves=0)
 def cumprod(context: Any, x: np.ndarray, *, axis: int) -> Rounds:
     """Running products over all workers' rows."""
     return (yield from _scan(context, x, axis, np.multiply))
 
 
+@exchanging(moves=0)
 def logcumsumexp(context: Any, x: np.ndarray, *, axis: int) -> Rounds:
     """Running log-sum-exps over all workers' rows."""
     from distgrad.ops.elementwise import logaddexp_array
@@ -71,24 +88,35 @@ def logcumsumexp(context: Any, x: np.ndarray, *, axis: int) -> Rounds:
     return (yield from _scan(context, x, axis, function))
 
 
-def linear_scan(context: Any, a: np.ndarray, b: np.ndarray, *, axis: int) -> Rounds:
-    """h[i] = a[i] h[i - 1] + b[i] over all workers' rows: a block maps what enters it linearly to what leaves it."""
-    from distgrad.op import op_named
-
+def _linear_scan(context: Any, a: np.ndarray, b: np.ndarray, axis: int, backward: bool) -> Rounds:
     local = op_named("linear_scan").kernel
-    a, b = np.moveaxis(a, axis, 0), np.array(np.moveaxis(b, axis, 0))
-    shape = b.shape[1:]
-    slope, last = np.ones(shape, b.dtype), np.zeros(shape, b.dtype)
+    a, b = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
+    if backward:
+        a, b = a[::-1], b[::-1]
+    b = np.array(b)
+    slope, last = np.ones(b.shape[1:], b.dtype), np.zeros(b.shape[1:], b.dtype)
     if len(b):
         slope, last = np.multiply.reduce(a, axis=0), local(a, b, axis=0)[-1]
-    below = yield from from_below(context, np.asarray(slope), np.asarray(last))
+    passed = yield from _entering(context, backward, np.asarray(slope), np.asarray(last))
     carry = None
-    for (factor, term), size in zip(below, _sizes_below(context)):
-        if size:
-            carry = term if carry is None else factor * carry + term
+    for factor, term in passed:
+        carry = term if carry is None else factor * carry + term
     if carry is not None and len(b):
         b[0] += a[0] * carry
-    return np.moveaxis(local(a, b, axis=0), 0, axis)
+    found = local(a, b, axis=0)
+    return np.moveaxis(found[::-1] if backward else found, 0, axis)
+
+
+@exchanging(moves=0)
+def linear_scan(context: Any, a: np.ndarray, b: np.ndarray, *, axis: int) -> Rounds:
+    """h[i] = a[i] h[i - 1] + b[i] over all workers' rows: a block maps what enters it linearly to what leaves it."""
+    return (yield from _linear_scan(context, a, b, axis, False))
+
+
+@exchanging(moves=0)
+def reverse_linear_scan(context: Any, a: np.ndarray, b: np.ndarray, *, axis: int) -> Rounds:
+    """h[i] = a[i] h[i + 1] + b[i] over all workers' rows."""
+    return (yield from _linear_scan(context, a, b, axis, True))
 
 
 def _running(context: Any, x: np.ndarray, axis: int, function: Any) -> Rounds:
@@ -101,11 +129,9 @@ def _running(context: Any, x: np.ndarray, axis: int, function: Any) -> Rounds:
     if len(rows):
         total = function.reduce(rows, axis=0)
         place = np.maximum.reduce(np.where((rows == total) | np.isnan(rows), places, 0), axis=0)
-    below = yield from from_below(context, np.asarray(total), np.asarray(place))
+    passed = yield from _entering(context, False, np.asarray(total), np.asarray(place))
     carry = where = None
-    for (value, position), size in zip(below, _sizes_below(context)):
-        if not size:
-            continue
+    for value, position in passed:
         if carry is None or where is None:
             carry, where = value, position
             continue
@@ -124,11 +150,13 @@ def _running(context: Any, x: np.ndarray, axis: int, function: Any) -> Rounds:
     return np.moveaxis(values, 0, axis), np.moveaxis(found, 0, axis)
 
 
+@exchanging(moves=0)
 def cummax(context: Any, x: np.ndarray, *, axis: int) -> Rounds:
     """Running maxima over all workers' rows, and their positions."""
     return (yield from _running(context, x, axis, np.maximum))
 
 
+@exchanging(moves=0)
 def cummin(context: Any, x: np.ndarray, *, axis: int) -> Rounds:
     """Running minima over all workers' rows, and their positions."""
     return (yield from _running(context, x, axis, np.minimum))

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.op import exchanging
 from distgrad.ops.across import Rounds, as_lines, block_sizes, from_lines, offsets_of, send, send_counted, to_all
 from distgrad.ops.order import first_places, sort_keys
 
 
+@exchanging(moves=0)
 def topk_index(context: Any, x: np.ndarray, *, axis: int, count: int, largest: bool) -> Rounds:
     """The positions of the first `count` elements of all workers' rows: those of every worker's first ones."""
     sizes = [min(count, size) for size in block_sizes(context.ins[0])]
@@ -58,6 +60,7 @@ def _select(context: Any, lines: np.ndarray, ranks: np.ndarray) -> Rounds:
     return np.stack([part[0] for part in parts])[holder, pick], np.stack([part[1] for part in parts])[holder, pick]
 
 
+@exchanging(moves=0)
 def kth_index(context: Any, x: np.ndarray, *, axis: int, count: int, rank: int) -> Rounds:
     """The position of the element with `rank` smaller ones in all workers' rows."""
     lines = as_lines(x, axis)
@@ -87,11 +90,13 @@ def _median_along(context: Any, x: np.ndarray, axis: int, keepdims: bool, skip: 
     return (value, place) if keepdims else (value.squeeze(axis), place.squeeze(axis))
 
 
+@exchanging(moves=0)
 def median_along(context: Any, x: np.ndarray, *, axis: int, keepdims: bool) -> Rounds:
     """The lower median of all workers' rows, or the first NaN, and its position."""
     return (yield from _median_along(context, x, axis, keepdims, False))
 
 
+@exchanging(moves=0)
 def nanmedian_along(context: Any, x: np.ndarray, *, axis: int, keepdims: bool) -> Rounds:
     """The lower median of what is not NaN in all workers' rows, and its position."""
     return (yield from _median_along(context, x, axis, keepdims, True))
@@ -103,11 +108,13 @@ def _median_of_all(context: Any, x: np.ndarray, skip: bool) -> Rounds:
     return value.reshape(context.outs[0].shape)
 
 
+@exchanging(moves=0)
 def median_of_all(context: Any, x: np.ndarray, *, axis: tuple[int, ...], keepdims: bool) -> Rounds:
     """The lower median of all elements of all workers; NaN where there is one."""
     return (yield from _median_of_all(context, x, False))
 
 
+@exchanging(moves=0)
 def nanmedian_of_all(context: Any, x: np.ndarray, *, axis: tuple[int, ...], keepdims: bool) -> Rounds:
     """The lower median of all elements of all workers that are not NaN."""
     return (yield from _median_of_all(context, x, True))

@@ -101,9 +101,9 @@ def _matmul_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: d
     yield from _batch_rows(a.shape, b.shape, outs[0].shape, b.ndim - 1, a.ndim - 1, b.ndim - 2)
     last = outs[0].ndim - 1
     for dim in (b.ndim - 2, b.ndim - 1):
-        yield Row((a.ndim - 2, dim), (last - 1,), through=across_blocks.matmul_right, in_turn=1)
+        yield Row((a.ndim - 2, dim), (last - 1,), through=across_blocks.matmul_right)
     for dim in (a.ndim - 2, a.ndim - 1):
-        yield Row((dim, b.ndim - 1), (last,), through=across_blocks.matmul_left, in_turn=0)
+        yield Row((dim, b.ndim - 1), (last,), through=across_blocks.matmul_left)
 
 
 def _transposed_product(left: Any, right: Any, ndim: int) -> Any:
@@ -155,7 +155,7 @@ def _linear_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: d
     x, w = ins
     yield from _batch_rows(x.shape, w.shape, outs[0].shape, 0, x.ndim - 1, 1)
     for dim in range(2):
-        yield Row((x.ndim - 2, dim), (x.ndim - 2,), through=across_blocks.linear, in_turn=1)
+        yield Row((x.ndim - 2, dim), (x.ndim - 2,), through=across_blocks.linear)
 
 
 linear = Op(

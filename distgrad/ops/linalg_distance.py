@@ -40,8 +40,8 @@ def _distances_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
         yield Row((dim, dim), (dim,))
     yield Row((last - 1, None), (last - 1,))
     yield Row((None, last - 1), (last,))
-    yield Row((last - 1, last - 1), (last - 1,), through=across_blocks.distances, in_turn=1)
-    yield Row((last - 1, last - 1), (last,), through=across_blocks.distances, in_turn=0)
+    yield Row((last - 1, last - 1), (last - 1,), through=across_blocks.distances_right)
+    yield Row((last - 1, last - 1), (last,), through=across_blocks.distances_left)
 
 
 def _weights(g: Any, y: Any) -> Any:
