@@ -137,6 +137,7 @@ from distgrad.runtime.session import (
 from distgrad.serialization import load, save
 from distgrad.settings import (
     are_deterministic_algorithms_enabled,
+    are_fused_kernels_enabled,
     channels_last,
     channels_last_3d,
     compile,
@@ -153,6 +154,7 @@ from distgrad.settings import (
     set_float32_matmul_precision,
     set_flush_denormal,
     set_num_interop_threads,
+    set_fused_kernels,
     set_num_threads,
     set_warn_always,
     sparse_coo,
@@ -363,7 +365,8 @@ __all__ = [
     "add", "addbmm", "addcdiv", "addcmul", "addmm", "addmv", "addmv_", "addr", "adjoint", "affine_grid_generator",
     "alias_copy", "all", "allclose", "alpha_dropout", "amax", "amin", "aminmax", "amp", "angle", "any", "arange",
     "arccos", "arccos_", "arccosh", "arccosh_", "arcsin", "arcsin_", "arcsinh", "arcsinh_", "arctan", "arctan2",
-    "arctan_", "arctanh", "arctanh_", "are_deterministic_algorithms_enabled", "argmax", "argmin", "argsort", "argwhere",
+    "arctan_", "arctanh", "arctanh_", "are_deterministic_algorithms_enabled", "are_fused_kernels_enabled",
+    "argmax", "argmin", "argsort", "argwhere",
     "as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter", "as_tensor", "asarray", "asin", "asin_",
     "asinh", "asinh_", "atan", "atan2", "atan_", "atanh", "atanh_", "atleast_1d", "atleast_2d", "atleast_3d",
     "autocast", "autograd", "avg_pool1d", "backends", "baddbmm", "bartlett_window", "batch_norm", "bernoulli",
@@ -417,6 +420,7 @@ __all__ = [
     "row_stack", "rrelu", "rsqrt", "rsqrt_", "rsub", "save", "scalar_tensor", "scatter", "scatter_add",
     "scatter_reduce", "searchsorted", "seed", "select", "select_copy", "select_scatter", "selu", "set_default_device",
     "set_default_dtype", "set_default_tensor_type", "set_float32_matmul_precision", "set_flush_denormal",
+    "set_fused_kernels",
     "set_grad_enabled", "set_num_interop_threads", "set_num_threads", "set_printoptions", "set_rng_state",
     "set_warn_always", "sgn", "shard", "short", "shutdown", "sigmoid", "sigmoid_", "sign", "signal", "signbit", "sin",
     "sin_", "sinc", "sinc_", "sinh", "sinh_", "slice_scatter", "slogdet", "softmax", "sort", "sparse_coo", "special",

@@ -36,12 +36,11 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
         return nbytes * (world_size if isinstance(target, Replicate) else 1.0) + _KEEP
     if isinstance(source, Replicate):
         return _KEEP
-    if isinstance(source, Shard) and isinstance(target, Partial):  # nothing moves, but zeros take the others' place
-        return nbytes * share + _KEEP
+    if isinstance(source, Shard) and isinstance(target, Partial):
+        return nbytes + COLLECTIVE_BYTES  # nothing moves yet, but every worker writes, and later adds, a whole tensor
     if isinstance(source, Partial):
-        # A small one takes one round either way, and serves any later use when everybody has it.
-        halves = 1.0 if isinstance(target, Shard) and nbytes >= COLLECTIVE_BYTES else 2.0
-        return halves * nbytes * share + COLLECTIVE_BYTES + (_KEEP if isinstance(target, Shard) else 0)
+        # What is small and cut now has to be put together again, at the price of another collective.
+        return nbytes * share + 2 * COLLECTIVE_BYTES if isinstance(target, Shard) else 2 * nbytes * share + COLLECTIVE_BYTES
     if isinstance(target, Replicate):  # a large tensor might not fit: rather not whole on every worker
         return nbytes * share * (1.5 if nbytes > LARGE_BYTES else 1.0) + COLLECTIVE_BYTES
     # Rows cut along another dim than those they will meet again have to be moved once more, sooner or later.
@@ -88,8 +87,9 @@ def plan_sharded(
         cost = _inputs_cost(specs, ins, world_size)
         reduction = _reduction_cost(specs, ins, outs, out_placements, world_size)
         # A reduction waits and shares its exchange with others, and often only its first half is needed. Moving rows
-        # holds up everything behind it, so they stay where they are unless that costs several times as much.
-        cost += reduction / (4 if cost < COLLECTIVE_BYTES else 1)
+        # holds up everything behind it, and what it saves is often gathered later: rows stay where they are unless that
+        # costs many times as much.
+        cost += reduction / (12 if cost < COLLECTIVE_BYTES else 1)
         if attrs.get("sharded") is not None:
             out = out_placements[0]
             cost += 0 if isinstance(out, Shard) and out.dim == attrs["sharded"] else outs[0].nbytes

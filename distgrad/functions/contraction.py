@@ -177,6 +177,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     elif input.ndim == 1:
         product = matmul(weight, input)
     else:
+        if bias is not None and bias.dtype is input.dtype and tuple(bias.shape) == tuple(weight.shape[:1]):
+            return ops.linear_bias(input, weight, bias)
         product = ops.linear(input, weight)
     if bias is None:
         return product

@@ -67,6 +67,8 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     `weight` and `bias` have that shape; RuntimeError for shapes that do not fit. PyTorch: F.layer_norm.
     """
     axis = _trailing(input, normalized_shape, "layer_norm", weight=weight, bias=bias)
+    if weight is not None and bias is not None and weight.dtype is bias.dtype is input.dtype:
+        return ops.layer_norm(input, weight, bias, axis=axis, eps=float(eps))[0]
     y, _ = ops.standardize(input, axis=axis, eps=float(eps))
     return _affine(y, weight, bias)
 

@@ -21,11 +21,13 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.dtypes import HALVES, dtype
 from distgrad.families import contraction_rows
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_blocks
 from distgrad.ops.elementwise import cast
 from distgrad.ops.movement import permute
+from distgrad.ops.reduction import sum as sum_over
 from distgrad.placement import Spec
 
 _SMALL_MATRIX = 16  # below so many elements per product, a loop over BLAS calls is slower than numpy's einsum
@@ -169,6 +171,42 @@ linear = Op(
         lambda g, x: _transposed_product(g, x, 2),
     ),
 )
+
+
+def _linear_bias(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+    y = _product(x, w.T)  # fresh memory: the bias is added in place
+    if y.size >= compiled.LEAST and compiled.fits(y) and b.dtype == y.dtype and compiled.fits(b):
+        from distgrad.kernels import elementwise
+
+        return elementwise.add_to_rows(y, b)
+    return np.add(y, b, out=y)
+
+
+def _linear_bias_meta(x: TensorMeta, w: TensorMeta, b: TensorMeta) -> MetaResult:
+    same_dtype("linear", x, b)
+    return _linear_meta(x, w)
+
+
+def _linear_bias_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    """Rows of `linear`; the bias goes with the columns of the result, and parts that add up share it among them."""
+    for row in _linear_rows(ins[:2], outs, attrs):
+        (made,) = row.outs
+        yield Row((*row.ins, "sum" if made == "sum" else 0 if made == outs[0].ndim - 1 else None), row.outs)
+
+
+linear_bias = Op(
+    "linear_bias",
+    _linear_bias,
+    meta=_linear_bias_meta,
+    inputs="x w b",
+    rows=_linear_bias_rows,
+    vjps=(
+        lambda g, w: matmul(g, w),
+        lambda g, x: _transposed_product(g, x, 2),
+        lambda g: sum_over(g, axis=tuple(range(g.ndim - 1)), keepdims=False),
+    ),
+)
+"""`linear` plus a bias (out,), added while the result is in cache."""
 
 
 # One operand ------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.dtypes import dtype
 from distgrad.families import binary, elementwise, elementwise_rows, unary
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op
 
@@ -259,6 +260,10 @@ hypot = binary("hypot", np.hypot, (lambda g, y, a: g * (a / y), lambda g, y, b: 
 
 @widened
 def _sigmoid(x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import activations
+
+        return activations.sigmoid(x)
     if not x.ndim:
         return 1 / (1 + np.exp(-x))
     t = np.negative(x)
