@@ -26,7 +26,7 @@ from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_blocks
 from distgrad.ops.elementwise import cast
-from distgrad.ops.movement import permute
+from distgrad.ops.movement import diagonal, permute
 from distgrad.ops.reduction import sum as sum_over
 from distgrad.placement import Spec
 
@@ -370,6 +370,12 @@ einsum_pair: Op = Op(
 
 def _reduce_single(x: Any, term: str, output: str) -> Any:
     """Brings an operand to the indices `output`: by a view where nothing is summed."""
+    for letter in dict.fromkeys(term):
+        while term.count(letter) > 1:
+            first = term.index(letter)
+            second = term.index(letter, first + 1)
+            x = diagonal(x, offset=0, axis1=first, axis2=second)
+            term = term[:first] + term[first + 1 : second] + term[second + 1 :] + letter
     if term == output:
         return x
     if len(term) == len(output):

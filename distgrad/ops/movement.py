@@ -418,14 +418,15 @@ diagonal: Op = Op(
     meta=lambda x, *, offset, axis1, axis2: (
         (TensorMeta.of(_diagonal_shape(x.shape, offset, axis1, axis2), x.dtype),), None),
     rows=_diagonal_rows,
-    vjps=(lambda g, x_shape, offset, axis1, axis2: embed_diagonal(
-        g, shape=x_shape, offset=offset, axis1=axis1, axis2=axis2),),
+    vjps=(lambda g, x_shape, x_sharded, offset, axis1, axis2: embed_diagonal(
+        g, shape=x_shape, offset=offset, axis1=axis1, axis2=axis2, sharded=x_sharded),),
     put=lambda base, new, *, offset, axis1, axis2: diagonal_scatter(base, new, offset=offset, axis1=axis1, axis2=axis2),
 )
 embed_diagonal: Op = Op(
     "embed_diagonal",
-    lambda x, *, shape, offset, axis1, axis2: across_move.write_diagonal(np.zeros(shape, x.dtype), x, offset, axis1, axis2),
-    meta=lambda x, *, shape, offset, axis1, axis2: ((TensorMeta.of(shape, x.dtype),), None),
+    lambda x, *, shape, offset, axis1, axis2, sharded=None: across_move.write_diagonal(
+        np.zeros(shape, x.dtype), x, offset, axis1, axis2),
+    meta=lambda x, *, shape, offset, axis1, axis2, sharded=None: ((TensorMeta.of(shape, x.dtype),), None),
     inputs="x", rows=_embed_diagonal_rows, localize=_local_shape,
     vjps=(lambda g, offset, axis1, axis2: diagonal(g, offset=offset, axis1=axis1, axis2=axis2),),
 )
