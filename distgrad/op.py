@@ -46,12 +46,12 @@ class Row(NamedTuple):
     through: Callable[..., Any] | None = None
 
 
-def exchanging(*, moves: float = 1.0, in_turn: int | None = None) -> Callable[[Any], Any]:
-    """Marks a kernel that exchanges rows: `moves`, about which part of its rows; `in_turn`, the input whose blocks every
-    worker gets one after the other, never all at once."""
+def exchanging(*, moves: float = 1.0, stays: int | None = None, in_turn: int | None = None) -> Callable[[Any], Any]:
+    """Marks a kernel that exchanges rows: `moves`, about which part of its rows; `stays`, the input of which none move;
+    `in_turn`, the input whose blocks every worker gets one after the other, never all at once."""
 
     def mark(kernel: Any) -> Any:
-        kernel.moves, kernel.in_turn = moves, in_turn
+        kernel.moves, kernel.stays, kernel.in_turn = moves, stays, in_turn
         return kernel
 
     return mark
@@ -65,10 +65,8 @@ def exchange_bytes(through: Any, ins: Sequence[Any], outs: Sequence[Any], world_
     turning = getattr(through, "in_turn", None)
     if turning is not None:
         return float(ins[turning][0].nbytes * (1 - 1 / world_size))
-    moving = [meta for meta, dim in ins if dim is not None]
-    if len(moving) > 1:  # what is written to stays
-        moving = [m for m in moving if m.shape != outs[0][0].shape] or moving
-    given = sum(m.nbytes for m in moving) / world_size
+    stays = getattr(through, "stays", None)
+    given = sum(m.nbytes for i, (m, dim) in enumerate(ins) if dim is not None and i != stays) / world_size
     made = sum(m.nbytes / world_size if dim is not None else m.nbytes * (world_size - 1.0) for m, dim in outs)
     return min(given * getattr(through, "moves", 1.0), made)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.op import exchanging
 from distgrad.ops.across import (
     Rounds,
     as_lines,
@@ -104,11 +105,13 @@ def _written(context: Any, x: np.ndarray, index: np.ndarray, src: Any, axis: int
     return from_lines(out.reshape(_block_lines(context, axis)), x.shape, axis)
 
 
+@exchanging(stays=0)
 def scatter(context: Any, x: np.ndarray, index: np.ndarray, src: Any, *, axis: int) -> Rounds:
     """Writes `src` (a number or the index's shape) where `take_along` would read; the last of several stays."""
     return (yield from _written(context, x, index, src, axis, None))
 
 
+@exchanging(stays=0)
 def reduce_along(context: Any, x: np.ndarray, index: np.ndarray, src: np.ndarray, *, axis: int, reduce: str) -> Rounds:
     """Reduces `src` into the places where `take_along` would read."""
     return (yield from _written(context, x, index, src, axis, _REDUCTIONS[reduce]))
@@ -163,6 +166,7 @@ def add_rows(context: Any, g: np.ndarray, index: np.ndarray, *, shape: tuple[int
     return op.kernel(np.moveaxis(rows, 0, axis), place.astype(np.int64), shape=out, axis=axis)
 
 
+@exchanging(stays=0)
 def put_rows(context: Any, x: np.ndarray, index: np.ndarray, value: Any, *, axis: int, wrap: bool = True) -> Rounds:
     """Writes sharded rows, or one number, on the workers that hold what a sharded index names."""
     holder, place, error = _rows(index, context.ins[0], axis, wrap)

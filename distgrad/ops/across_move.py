@@ -195,7 +195,7 @@ def _scattered(context: Any, out: np.ndarray, new: np.ndarray, spec: Any, start:
     return out
 
 
-@exchanging(moves=0.25)
+@exchanging(stays=0)
 def slice_scatter(context: Any, base: np.ndarray, new: np.ndarray, start: int, *, axis: int, step: int) -> Rounds:
     """The base with sharded rows written at every `step`-th position from `start`."""
     return (yield from _scattered(context, np.array(base), new, context.ins[1], start, axis, step))
