@@ -90,7 +90,7 @@ def _take_rows_meta(x: TensorMeta, index: TensorMeta, *, axis: int, wrap: bool =
 def _take_rows_through(
     context: Any, x: np.ndarray, index: np.ndarray, *, axis: int, wrap: bool = True
 ) -> Generator[Any, Any, np.ndarray]:
-    from distgrad.runtime.collectives import take_rows as exchange
+    from distgrad.runtime.taking import take_rows as exchange
 
     flat = index_range(index.reshape(-1), context.ins[0].shape[axis], axis=axis, wrap=wrap)
     per_row = prod(index.shape[1:])
