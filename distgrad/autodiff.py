@@ -184,7 +184,8 @@ class GradFn(GraphNode):
         # Rules are plain derivatives; PyTorch's gradient of a complex value is the conjugate of that.
         gs = [conjugate(h) for h in gs]
         g = gs[0] if len(gs) == 1 else tuple(
-            zeros_like_spec(s) if h is None and s.meta.dtype.category >= 2 else h for s, h in zip(plan.outs, gs)
+            zeros_like_spec(s) if h is None and s.meta.dtype.category >= 2 and not op.takes_none else h
+            for s, h in zip(plan.outs, gs)
         )
         rules = op.rules
         if isinstance(rules, Rule):

@@ -7,7 +7,9 @@ begin in its file), with torch served by distgrad; nothing of it has run when a 
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +102,7 @@ def _run(given: argparse.Namespace) -> int:
         return 2
     if not given.no_check and _refused(given.script):
         return 1
-    _hide_frames_of_this_package()
+    _look_like_python()
     code = compile(source, name, "exec", dont_inherit=True)
     serving.serve()  # to the end of the process: threads and exit handlers of the script may import too
     if given.workers is not None or given.address is not None or given.simulate:
@@ -138,11 +140,17 @@ def _start(given: argparse.Namespace) -> None:
     init(address, num_workers=given.workers, local_mode=given.simulate, shard_threshold=threshold)
 
 
-def _hide_frames_of_this_package() -> None:
-    """Makes the traceback of an uncaught error begin in the script; it has none when the script did not start."""
+def _look_like_python() -> None:
+    """Makes the traceback of an uncaught error begin in the script; it has none when the script did not start.
+
+    An uncaught Ctrl-C ends the process by its signal also where Ray would give exit code 1.
+    """
     previous = sys.excepthook
+    interrupted = []
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            interrupted.append(True)
         last = trace
         while last is not None and last.tb_frame.f_code is not _run.__code__:
             last = last.tb_next
@@ -150,4 +158,12 @@ def _hide_frames_of_this_package() -> None:
             trace = last.tb_next
         previous(kind, error.with_traceback(trace), trace)
 
+    def end() -> None:
+        if interrupted:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    atexit.register(end)  # the first that is registered runs last: after the session and Ray have ended
     sys.excepthook = hook

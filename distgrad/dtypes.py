@@ -54,6 +54,10 @@ def _bfloat16_numpy() -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16)
 
 
+# numpy's type codes of the dtypes that are summed in float32: float16 and bfloat16. Asking for a dtype's name is slow.
+HALVES = "eE"
+
+
 class _LazyBfloat16(dtype):
     """bfloat16, whose numpy dtype comes from ml_dtypes when it is first asked for."""
 

@@ -1,4 +1,4 @@
-"""Derivatives as functions of functions: `grad`, `vjp`, `jvp`, `jacrev`, `jacfwd`, `hessian`, and `functional_call`.
+"""Derivatives as functions of functions: `grad`, `vjp`, `jvp`, `jacrev`, `jacfwd`, `hessian`; `functional_call`, `vmap`.
 
 Invariant: a transform differentiates by its own copies of the arguments, so transforms nest, and what it gives is
 differentiable by whatever else the function used. Source: torch.func.
@@ -15,7 +15,8 @@ import distgrad as dg
 from distgrad.autograd import grad as _gradients
 from distgrad.tensor import Tensor
 
-__all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "vjp"]
+__all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp",
+           "stack_module_state", "vjp", "vmap"]
 
 
 # Nested containers of tensors -------------------------------------------------------------------------------
@@ -386,3 +387,89 @@ def _replaced(module: Any, tensors: dict[str, Tensor], tie_weights: bool, strict
     finally:
         for held, key, value in before:
             held[key] = value
+
+
+# The same function for every slice --------------------------------------------------------------------------
+
+
+def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0, randomness: str = "error", *,
+         chunk_size: int | None = None) -> Callable[..., Any]:
+    """Gives a function that calls `func` for every slice of its arguments along `in_dims` and stacks what it gives.
+
+    `in_dims` is an int, None for what is given whole, or containers of these in the arguments' form; keyword arguments
+    are sliced along dim 0; `out_dims` says where results are stacked. Slices are computed one after the other, so
+    write batched operations where speed matters. `randomness` "same" draws the same numbers for every slice; otherwise
+    each draws its own. ValueError for sizes, dims and results that do not fit. PyTorch: torch.func.vmap.
+    """
+    if randomness not in ("error", "different", "same"):
+        raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
+
+    @functools.wraps(func)
+    def mapped(*args: Any, **kwargs: Any) -> Any:
+        leaves = [*_leaves(args), *_leaves(kwargs)]
+        dims = [*_spread_dims(in_dims, args), *_spread_dims(0, kwargs)]
+        sizes = [leaf.shape[dim] for leaf, dim in zip(leaves, dims) if dim is not None]
+        if not sizes:
+            raise ValueError("vmap: at least one input must be sliced; all in_dims are None, or there are no inputs")
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                f"vmap: Expected all tensors to have the same size in the mapped dimension, got sizes {sizes} for the "
+                "mapped dimension"
+            )
+        parts = [leaf if dim is None else leaf.unbind(dim) for leaf, dim in zip(leaves, dims)]
+        state = dg.get_rng_state() if randomness == "same" else None
+        results = []
+        for number in range(sizes[0]):
+            if state is not None:
+                dg.set_rng_state(state)
+            own = iter([part if dim is None else part[number] for part, dim in zip(parts, dims)])
+            results.append(func(*_like(args, own), **_like(kwargs, own)))
+        if not results:
+            raise ValueError("vmap: the mapped dim is empty, so there is no slice to compute the results' form from")
+        return _stacked(results, out_dims)
+
+    return mapped
+
+
+def _spread_dims(dims: Any, tree: Any) -> list[int | None]:
+    """Gives a dim for every leaf of a tree."""
+    if isinstance(dims, (tuple, list, dict)):
+        if not isinstance(tree, (tuple, list, dict)) or len(dims) != len(tree):
+            raise ValueError(f"vmap: in_dims is not compatible with the structure of inputs: {dims} given")
+        pairs = ((dims[k], tree[k]) for k in tree) if isinstance(tree, dict) else zip(dims, tree)
+        return [dim for own, part in pairs for dim in _spread_dims(own, part)]
+    found: list[int | None] = []
+    for leaf in _leaves(tree):
+        if dims is not None and not isinstance(leaf, Tensor):
+            raise ValueError(f"vmap: Got in_dim={dims} for an input but the input is of type {type(leaf)}; use None")
+        if dims is not None and not -leaf.dim() <= dims < leaf.dim():
+            raise ValueError(f"vmap: Got in_dim={dims} for an input of {leaf.dim()} dims; it must be one of them")
+        found.append(dims)
+    return found
+
+
+def _stacked(results: list[Any], out_dims: Any) -> Any:
+    columns = list(zip(*(_tensors("vmap", "the results", result) for result in results)))
+    dims = list(out_dims) if isinstance(out_dims, (tuple, list)) else [out_dims] * len(columns)
+    if len(dims) != len(columns):
+        raise ValueError(f"vmap: out_dims {out_dims} does not fit {len(columns)} results")
+    return _rebuilt(results[0], [column[0] if dim is None else dg.stack(column, dim)
+                                 for column, dim in zip(columns, dims)])  # fmt: skip
+
+
+def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gives the parameters and the buffers of modules of one form, each stacked along a new first dim, as leaves.
+
+    RuntimeError when there are none, or they are not of one class. PyTorch: torch.func.stack_module_state.
+    """
+    if len(models) == 0:
+        raise RuntimeError("stack_module_state: Expected at least one model, got 0.")
+    if len({type(model) for model in models}) > 1:
+        raise RuntimeError("stack_module_state: Expected all models to be of the same class.")
+
+    def stacked(named: str) -> dict[str, Tensor]:
+        own = [dict(getattr(model, named)()) for model in models]
+        return {name: dg.stack([tensors[name].detach() for tensors in own]) for name in own[0]}
+
+    parameters = {name: value.requires_grad_() for name, value in stacked("named_parameters").items()}
+    return parameters, stacked("named_buffers")

@@ -11,6 +11,7 @@ from typing import Any
 _NAMES = {
     "affine": "NativeLayerNorm", "cast": "ToCopy", "clamp_max": "Clamp", "clamp_min": "Clamp",
     "concat": "Cat", "conv": "Convolution", "dropout": "Mul", "embed_diagonal": "DiagEmbed",
+    "layer_norm": "NativeLayerNorm",
     "linear": "Mm", "log1p": "Log1P", "matmul": "Mm", "max_along": "Max", "median_of_all": "Median", "min_along": "Min",
     "nll": "NllLoss", "pad": "ConstantPadNd", "reshape": "View", "square": "Pow", "standardize": "NativeLayerNorm",
     "take_along": "Gather", "take_rows": "Index",
@@ -29,7 +30,7 @@ def name_of(fn: Any) -> str:
     shapes = [None if isinstance(spec, type) else spec.meta.shape for spec in plan.ins]
     if op in ("linear", "matmul") and len(plan.outs[0].meta.shape) > 2:
         name = "UnsafeView" if op == "linear" else "Bmm"
-    elif op == "add" and _made_by(fn, "linear"):
+    elif op == "linear_bias" or (op == "add" and _made_by(fn, "linear")):
         name = "Addmm" if len(plan.outs[0].meta.shape) == 2 else "View"
     elif op == "reshape" and _made_by(fn, "slice") and len(plan.outs[0].meta.shape) < len(shapes[0] or ()):
         name = "Select"

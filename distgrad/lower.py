@@ -6,14 +6,13 @@ the same recording always gives the same program and the same collectives in the
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from distgrad.graph import Call, Node
 from distgrad.op import OPS
 from distgrad.ops.bucket import bucket
 from distgrad.placement import REPLICATE, Partial, Spec
-from distgrad.program import Instruction, Program, check
+from distgrad.program import Instruction, Program, check, with_frees
 
 BUCKET_BYTES = 25 << 20
 FIRST_BUCKET_BYTES = 1 << 20  # a small first bucket gets the exchange going early
@@ -172,18 +171,3 @@ def bucketed(instructions: list[Instruction]) -> list[Instruction]:
         result.append(instruction)
     close()
     return result
-
-
-def with_frees(program: Program) -> Program:
-    """Gives the program with each register freed right after its last use."""
-    kept = set(program.outputs)
-    seen: set[int] = set()
-    reversed_instructions = []
-    for instruction in reversed(program.instructions):
-        dying = []
-        for register in dict.fromkeys((*instruction.ins, *instruction.outs)):
-            if register not in seen and register not in kept:
-                dying.append(register)
-            seen.add(register)
-        reversed_instructions.append(replace(instruction, free=tuple(dying)))
-    return replace(program, instructions=tuple(reversed(reversed_instructions)))

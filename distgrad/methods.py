@@ -20,6 +20,7 @@ from distgrad.functions import (
     elementwise,
     indexing,
     layout,
+    legacy,
     movement,
     random,
     reduction,
@@ -123,6 +124,12 @@ Tensor.size = _size
 Tensor.dim = Tensor.ndimension = _dim
 Tensor.nelement = conversion.numel
 Tensor.get_device = _get_device
+Tensor.adjoint = legacy.adjoint
+Tensor.apply_ = legacy.apply_
+Tensor.as_subclass = legacy.as_subclass
+Tensor.data_ptr = legacy.data_ptr
+Tensor.fill_diagonal_ = legacy.fill_diagonal_
+Tensor.map_ = legacy.map_
 Tensor.is_inference = Tensor.is_pinned = Tensor.is_shared = _no
 Tensor.cuda = _cuda
 Tensor.pin_memory = Tensor.share_memory_ = Tensor.to_dense = _itself

@@ -65,10 +65,11 @@ class Op:
     shapes or offsets. `collective` marks a kernel that is a generator of exchange rounds (see runtime.collectives).
     `reuses` marks a kernel that takes `reuse`, which says of each input whether nobody else needs its memory any more.
     `put(base, new, *numbers, **attrs)` makes the op a view: it gives the base tensor with `new` written where the op reads.
+    `takes_none`: the rule is given None, not zeros, for cotangents of outputs that nobody used.
     """
 
     __slots__ = ("__weakref__", "collective", "input_names", "kernel", "localize", "meta", "name", "needs", "outputs",
-                 "plans", "put", "reuses", "rows", "rules", "variadic")
+                 "plans", "put", "reuses", "rows", "rules", "takes_none", "variadic")
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Op:
         localize: Callable[..., dict[str, Any]] | None = None,
         collective: bool = False,
         put: Callable[..., Any] | None = None,
+        takes_none: bool = False,
         reuses: bool = False,
     ) -> None:
         if name in OPS:
@@ -94,7 +96,8 @@ class Op:
         self.variadic = inputs.startswith("*")
         self.input_names = tuple(inputs.lstrip("*").split())
         self.outputs = tuple(outputs.split())
-        self.localize, self.collective, self.put, self.reuses = localize, collective, put, reuses
+        self.localize, self.collective, self.put = localize, collective, put
+        self.reuses, self.takes_none = reuses, takes_none
         self.plans: dict[Any, Any] = {}
         self.needs: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         if joint_vjp is not None:

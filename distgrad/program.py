@@ -6,7 +6,7 @@ once and read only before it is freed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distgrad.op import Op
@@ -85,6 +85,21 @@ def check(program: Program) -> Program:
         if register not in known:
             raise ValueError(f"output %{register} is not there at the end")
     return program
+
+
+def with_frees(program: Program) -> Program:
+    """Gives the program with each register freed right after its last use."""
+    kept = set(program.outputs)
+    seen: set[int] = set()
+    reversed_instructions = []
+    for instruction in reversed(program.instructions):
+        dying = []
+        for register in dict.fromkeys((*instruction.ins, *instruction.outs)):
+            if register not in seen and register not in kept:
+                dying.append(register)
+            seen.add(register)
+        reversed_instructions.append(replace(instruction, free=tuple(dying)))
+    return replace(program, instructions=tuple(reversed(reversed_instructions)))
 
 
 def bytes_moved(instruction: Instruction, world_size: int) -> int:

@@ -33,10 +33,13 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
         if nbytes < LARGE_BYTES:
             return 0.0 if isinstance(target, Replicate) else _KEEP
         return nbytes * (world_size if isinstance(target, Replicate) else 1.0) + _KEEP
-    if isinstance(source, Replicate) or (isinstance(source, Shard) and isinstance(target, Partial)):
+    if isinstance(source, Replicate):
         return _KEEP
+    if isinstance(source, Shard) and isinstance(target, Partial):
+        return nbytes + COLLECTIVE_BYTES  # nothing moves yet, but every worker writes, and later adds, a whole tensor
     if isinstance(source, Partial):
-        return (1.0 if isinstance(target, Shard) else 2.0) * nbytes * share + COLLECTIVE_BYTES
+        # What is small and cut now has to be put together again, at the price of another collective.
+        return nbytes * share + 2 * COLLECTIVE_BYTES if isinstance(target, Shard) else 2 * nbytes * share + COLLECTIVE_BYTES
     if isinstance(target, Replicate):
         return nbytes * share + COLLECTIVE_BYTES
     # Rows cut along another dim than those they will meet again have to be moved once more, sooner or later.
@@ -73,8 +76,9 @@ def plan_sharded(
         cost = _inputs_cost(specs, ins, world_size)
         reduction = _reduction_cost(specs, ins, outs, out_placements, world_size)
         # A reduction waits and shares its exchange with others, and often only its first half is needed. Moving rows
-        # holds up everything behind it, so they stay where they are unless that costs several times as much.
-        cost += reduction / (4 if cost < COLLECTIVE_BYTES else 1)
+        # holds up everything behind it, and what it saves is often gathered later: rows stay where they are unless that
+        # costs many times as much.
+        cost += reduction / (12 if cost < COLLECTIVE_BYTES else 1)
         if row.through is not None:
             cost += sum(m.nbytes for m in outs) / world_size + COLLECTIVE_BYTES
         if cost < (float("inf") if best is None else best[0]):

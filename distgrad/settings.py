@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from distgrad.device import CPU, device
+from distgrad.kernels import compiled
 
 __all__ = [
-    "are_deterministic_algorithms_enabled", "channels_last", "channels_last_3d", "compile", "contiguous_format",
-    "get_default_device", "get_float32_matmul_precision", "get_num_interop_threads", "get_num_threads",
-    "is_autocast_enabled", "layout", "memory_format", "preserve_format", "set_default_device",
-    "set_float32_matmul_precision", "set_flush_denormal", "set_num_interop_threads", "set_num_threads",
-    "set_warn_always", "sparse_coo", "strided", "typename", "use_deterministic_algorithms",
+    "are_deterministic_algorithms_enabled", "are_fused_kernels_enabled", "channels_last", "channels_last_3d",
+    "compile", "contiguous_format", "get_default_device", "get_float32_matmul_precision", "get_num_interop_threads",
+    "get_num_threads", "is_autocast_enabled", "layout", "memory_format", "preserve_format", "set_default_device",
+    "set_float32_matmul_precision", "set_flush_denormal", "set_fused_kernels", "set_num_interop_threads",
+    "set_num_threads", "set_warn_always", "sparse_coo", "strided", "typename", "use_deterministic_algorithms",
 ]  # fmt: skip
 
 
@@ -130,6 +131,22 @@ def set_default_device(value: Any) -> None:
 def get_default_device() -> device:
     """Gives the device of new tensors: the CPU."""
     return CPU
+
+
+# Compiled kernels -------------------------------------------------------------------------------------------
+
+
+def set_fused_kernels(enabled: bool) -> None:
+    """Switches compiled kernels on or off, here and in sessions that begin later; without them numpy does their work.
+
+    Results agree within rounding. They are on at first, unless the environment says DISTGRAD_FUSED=0.
+    """
+    compiled.enable(bool(enabled))
+
+
+def are_fused_kernels_enabled() -> bool:
+    """Says whether large arrays are given to compiled kernels."""
+    return compiled.enabled()
 
 
 # Threads ----------------------------------------------------------------------------------------------------

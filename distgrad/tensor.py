@@ -324,10 +324,17 @@ class Tensor(_Base):
         return graph.require_home(node).fetch(node)
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
-        """Gives the values as a numpy array; RuntimeError when gradients are recorded, unless `force`."""
+        """Gives the values as a numpy array; RuntimeError when gradients are recorded, unless `force`.
+
+        Without a session the array shares the memory of a tensor that is no view and has none; in other cases it does not
+        follow later in-place changes.
+        """
         if self.requires_grad and not force:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        return self._value()
+        value = self._value()
+        if self._view is None and graph.session() is None:
+            self._shares_numpy = self._shares_numpy or views.alone(self, value)
+        return value
 
     def item(self) -> Any:
         """Gives the only element as a Python number; RuntimeError when there are more."""

@@ -7,6 +7,7 @@ tensor, a view taken under `no_grad`) never keeps a history alive.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,18 @@ def _store(root: Any, node: Node) -> bool:
     root._shares_numpy = False
     root._node = node
     return False
+
+
+def alone(tensor: Any, array: np.ndarray) -> bool:
+    """Says whether a tensor that is no view is the only one that knows of its array, which may then be written to.
+
+    Counted are, for the array, the node, the caller's two names, ours and getrefcount's; for the node, the tensor, our name
+    and getrefcount's.
+    """
+    node = tensor._node
+    if node.data is not array or array.base is not None or node.saved:
+        return False
+    return sys.getrefcount(array) == 4 and sys.getrefcount(node) == 3
 
 
 def _take_history(tensor: Any, value: Any, detached: bool) -> None:

@@ -71,3 +71,17 @@ def test_pickle_of_a_sharded_tensor() -> None:
         x = dg.shard(dg.arange(5.0))
         data = pickle.dumps(x)
     assert pickle.loads(data).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_numpy_shares_memory_as_in_pytorch() -> None:
+    """The tutorial's bridge: what is added to the tensor shows in the array, and the other way round."""
+    for library in (torch, dg):
+        tensor = library.ones(5)
+        array = tensor.numpy()
+        tensor.add_(1)
+        assert array.tolist() == [2.0] * 5
+        array += 1
+        assert tensor.tolist() == [3.0] * 5
+        part = tensor[1:3]
+        part.mul_(2)
+        assert array.tolist() == [3.0, 6.0, 6.0, 3.0, 3.0]

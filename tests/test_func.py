@@ -191,3 +191,34 @@ def test_checkpoint_sequential():
         found.append([p.grad.numpy().copy() for p in module.parameters()])
     for mine, other in zip(*found):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_vmap_equals_torchs():
+    x, y = np.random.default_rng(0).normal(size=(2, 4, 3))
+
+    def results(T, func):
+        a, b = T.tensor(x, requires_grad=True), T.tensor(y)
+        vmap = func.vmap
+        out = [
+            vmap(lambda u, v: (u * v).sum())(a, b),
+            vmap(lambda u, v: {"sum": u + v, "neg": -u}, in_dims=(1, None), out_dims=1)(a, b[:, 0])["sum"],
+            vmap(vmap(lambda u, v: u * v + 1, in_dims=(0, None)), in_dims=(0, 0))(a, b[:, 0]),
+            vmap(func.grad(lambda u: (u**3).sum()))(a),
+            vmap(func.jacrev(lambda u: u.sin() * u.sum()), in_dims=1)(a),
+            vmap(lambda p: p["w"] @ p["w"], in_dims=({"w": 0},))({"w": a}),
+        ]
+        sum(o.sum() for o in out).backward()
+        return [o.detach().numpy() for o in (*out, a.grad)]
+
+    for ours, theirs in zip(results(dg, dg.func), results(torch, torch.func), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    same = dg.vmap(lambda u: u + dg.randn(2), randomness="same")(dg.zeros(3, 2))
+    assert same.tolist() == [same[0].tolist()] * 3
+    for bad in (lambda: dg.vmap(lambda u, v: u)(dg.ones(2), dg.ones(3)), lambda: dg.vmap(lambda u: u, in_dims=1)(dg.ones(2)),
+                lambda: dg.vmap(lambda u: u, in_dims=None)(dg.ones(2))):  # fmt: skip
+        with pytest.raises(ValueError, match="vmap"):
+            bad()
+    models = [dg.nn.Linear(3, 2) for _ in range(4)]
+    params, _ = dg.func.stack_module_state(models)
+    outs = dg.vmap(lambda p, u: dg.func.functional_call(models[0], p, (u,)), in_dims=(0, None))(params, dg.ones(3))
+    assert dg.allclose(outs, dg.stack([m(dg.ones(3)) for m in models]))

@@ -231,3 +231,37 @@ def test_functional_has_torch_signatures() -> None:
             continue
         found = list(inspect.signature(getattr(dg.nn.functional, name)).parameters)
         assert found[: len(expected)] == expected, name
+
+
+HALF_CALLS = {
+    "layer_norm": lambda T, x: T.nn.functional.layer_norm(x, (6,)),
+    "group_norm": lambda T, x: T.nn.functional.group_norm(x, 2),
+    "batch_norm": lambda T, x: T.nn.functional.batch_norm(x, None, None, training=True),
+    "avg_pool1d": lambda T, x: T.nn.functional.avg_pool1d(x.unsqueeze(0), 3),
+    "addmm": lambda T, x: T.addmm(x[:, :4], x, x.mT[:, :4], beta=0.3, alpha=0.7),
+    "var_mean": lambda T, x: T.var_mean(x, 1)[0],
+    "lerp": lambda T, x: T.lerp(x, x.flip(0), 0.3),
+    "attention": lambda T, x: T.nn.functional.scaled_dot_product_attention(x, x, x),
+}
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", HALF_CALLS)
+def test_halves_are_rounded_once(name: str, kind: str) -> None:
+    """Functions of several ops give the float32 result of their 16-bit inputs, rounded; gradients have the input's dtype."""
+    values = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    x = dg.from_numpy(values).to(getattr(dg, kind)).requires_grad_()
+    found = HALF_CALLS[name](dg, x)
+    assert found.dtype is getattr(dg, kind)
+    exact = HALF_CALLS[name](dg, x.detach().float())
+    assert dg.equal(found.detach(), exact.to(found.dtype))
+    found.sum().backward()
+    assert x.grad.dtype is found.dtype
+
+
+def test_running_statistics_of_halves_are_updated() -> None:
+    x = dg.randn(8, 3).half()
+    mean, var = dg.zeros(3).half(), dg.ones(3).half()
+    dg.nn.functional.batch_norm(x, mean, var, training=True, momentum=1.0)
+    assert mean.dtype is dg.float16
+    assert dg.testing.assert_close(mean, x.float().mean(0).half()) is None

@@ -66,8 +66,8 @@ LATE = {
 }
 
 # Third-party modules that may be imported at the top of a module, by layer; elsewhere only inside functions.
-AT_THE_TOP = {"runtime": {"ray", "pyarrow", "ml_dtypes"}}
-HEAVY = {"ray", "pyarrow", "scipy", "ml_dtypes", "safetensors", "torch", "matplotlib", "tqdm"}
+AT_THE_TOP = {"runtime": {"ray", "pyarrow", "ml_dtypes"}, "kernels": {"numba", "llvmlite"}}
+HEAVY = {"numba", "llvmlite", "ray", "pyarrow", "scipy", "ml_dtypes", "safetensors", "torch", "matplotlib", "tqdm"}
 
 
 def _modules() -> dict[str, Path]:
@@ -189,4 +189,4 @@ def test_local_work_needs_neither_ray_nor_pyarrow() -> None:
         "repr(model.state_dict())"
     )
     assert "distgrad.nn" in loaded
-    assert not {"ray", "pyarrow", "torch"} & loaded
+    assert not {"ray", "pyarrow", "torch", "numba"} & loaded

@@ -11,12 +11,12 @@ from distgrad.cuda import amp
 
 __all__ = [
     "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "Event", "FloatTensor", "HalfTensor", "IntTensor",
-    "LongTensor", "ShortTensor", "Stream", "amp", "current_device", "current_stream", "device", "device_count",
-    "empty_cache", "get_device_capability", "get_device_name", "get_device_properties", "get_rng_state", "init",
-    "ipc_collect", "is_available", "is_bf16_supported", "is_initialized", "manual_seed", "manual_seed_all",
-    "max_memory_allocated", "max_memory_cached", "max_memory_reserved", "memory_allocated", "memory_cached",
-    "memory_reserved", "memory_summary", "reset_max_memory_allocated", "reset_peak_memory_stats", "seed", "seed_all",
-    "set_device", "set_rng_state", "synchronize",
+    "LongTensor", "OutOfMemoryError", "ShortTensor", "Stream", "amp", "current_device", "current_stream", "device",
+    "device_count", "empty_cache", "get_device_capability", "get_device_name", "get_device_properties", "get_rng_state",
+    "get_rng_state_all", "init", "ipc_collect", "is_available", "is_bf16_supported", "is_initialized", "manual_seed",
+    "manual_seed_all", "max_memory_allocated", "max_memory_cached", "max_memory_reserved", "memory_allocated",
+    "memory_cached", "memory_reserved", "memory_summary", "reset_max_memory_allocated", "reset_peak_memory_stats",
+    "seed", "seed_all", "set_device", "set_rng_state", "set_rng_state_all", "stream", "synchronize",
 ]  # fmt: skip
 
 
@@ -85,6 +85,19 @@ def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
     return "no GPU is available: distgrad computes on CPUs"
 
 
+class OutOfMemoryError(RuntimeError):
+    """Is raised by PyTorch when a GPU's memory is full; never here."""
+
+
+def get_rng_state_all() -> list[Any]:
+    """Gives the states of the GPUs' generators: none."""
+    return []
+
+
+def set_rng_state_all(new_states: Any) -> None:
+    """Sets the states of the GPUs' generators, of which there are none."""
+
+
 class _NeedsGpu:
     """Something of CUDA's that cannot be had: calling it raises, and nothing is an instance of it."""
 
@@ -107,6 +120,7 @@ device, set_device, synchronize = _NeedsGpu("device"), _NeedsGpu("set_device"), 
 get_device_capability, get_device_name = _NeedsGpu("get_device_capability"), _NeedsGpu("get_device_name")
 get_device_properties, init = _NeedsGpu("get_device_properties"), _NeedsGpu("init")
 get_rng_state, set_rng_state = _NeedsGpu("get_rng_state"), _NeedsGpu("set_rng_state")
+stream = _NeedsGpu("stream")
 BoolTensor, ByteTensor, CharTensor = _NeedsGpu("BoolTensor"), _NeedsGpu("ByteTensor"), _NeedsGpu("CharTensor")
 DoubleTensor, FloatTensor, HalfTensor = _NeedsGpu("DoubleTensor"), _NeedsGpu("FloatTensor"), _NeedsGpu("HalfTensor")
 IntTensor, LongTensor, ShortTensor = _NeedsGpu("IntTensor"), _NeedsGpu("LongTensor"), _NeedsGpu("ShortTensor")

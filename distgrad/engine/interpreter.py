@@ -16,8 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.engine import blocks
 from distgrad.engine.values import convert
+from distgrad.ops.collective import block_of
+from distgrad.placement import Partial, Shard
 from distgrad.program import Instruction, Program
+
+_JOIN = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multiply}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,29 @@ class _Step:
             self.function = partial(_alone, self.function, self.context)
 
 
+    def compute(self, values: list[Any]) -> Any:
+        """Runs the kernel of an instruction that does not exchange, over memory that nobody needs where it can."""
+        if self.into and (into := next((p for p in self.into if _owned(values, p)), None)) is not None:
+            return self.function(*values, out=values[into])
+        if self.reuses:
+            reuse = [r in self.free and _owned(values, p) for p, r in enumerate(self.ins)]
+            return self.function(*values, reuse=reuse, **self.attrs)
+        return self.function(*values, **self.attrs)
+
+    def run(self, registers: list[Any]) -> None:
+        """Runs an instruction that does not exchange; an error is raised."""
+        values = [registers[r] for r in self.ins]
+        if self.casts is not None:
+            values = [v if c is None else convert(v, c) for v, c in zip(values, self.casts)]
+        outs = self.compute(values)
+        del values
+        for register, out in zip(self.outs, (outs,) if self.single else outs):
+            registers[register] = out if type(out) is np.ndarray else np.asarray(out)
+        del outs
+        for register in self.free:
+            registers[register] = None
+
+
 def _overwritable(instruction: Instruction, rank: int) -> tuple[int, ...]:
     """Gives the inputs that die at an instruction and are as large as its output: a ufunc may write there."""
     out = instruction.out_specs[0]
@@ -107,14 +135,80 @@ def _alone(kernel: Any, context: Context, *values: Any, **attrs: Any) -> Any:
         answer = [None] * context.world_size
 
 
+class _Blocks:
+    """A segment made ready: its steps for every block, and for the rows in one piece."""
+
+    __slots__ = ("blocks", "crossing", "free", "inputs", "offsets", "plain", "rank", "sums")
+
+    def __init__(self, program: Program, segment: blocks.Segment, rank: int, world_size: int) -> None:
+        inside = program.instructions[segment.start : segment.stop]
+        self.plain = [_Step(i, rank, world_size) for i in inside]
+        self.blocks = [
+            [_Step(blocks.block_instruction(i, rank, segment, block), 1, 3) for i in inside]
+            for block in range(len(segment.offsets) - 1)
+        ]
+        self.rank, self.offsets, self.inputs = rank, segment.offsets, segment.inputs
+        made = {register for i in inside for register in i.outs}
+        self.free = [r for i in inside for r in i.free if r not in made]
+        self.sums: list[tuple[int, np.ufunc]] = []
+        self.crossing: list[tuple[int, int, int, tuple[int, ...], np.dtype]] = []
+        for register, spec in segment.crossing:
+            if isinstance(spec.placement, Partial):
+                self.sums.append((register, _JOIN[spec.placement.reduce]))
+            else:
+                assert isinstance(spec.placement, Shard)
+                start, stop = spec.placement.block(rank)
+                scale = (stop - start) // segment.rows
+                self.crossing.append(
+                    (register, spec.placement.dim, scale, spec.local_shape(rank), spec.meta.dtype.numpy)
+                )
+
+    def run(self, registers: list[Any]) -> bool:
+        """Runs the segment; gives False, with the registers as they were, when a kernel fails or a value is missing."""
+        if any(type(registers[r]) is Failure for step in self.plain for r in step.ins):
+            return False
+        whole = {register: np.empty(shape, kind) for register, _, _, shape, kind in self.crossing}
+        sums: dict[int, np.ndarray] = {}
+        try:
+            for block, steps in enumerate(self.blocks):
+                first, end = self.offsets[block], self.offsets[block + 1]
+                inner = registers.copy()
+                for register, dim, scale in self.inputs:
+                    inner[register] = block_of(registers[register], dim, first * scale, end * scale)
+                for step in steps:
+                    step.run(inner)
+                for register, dim, scale, _, _ in self.crossing:
+                    block_of(whole[register], dim, first * scale, end * scale)[...] = inner[register]
+                for register, join in self.sums:
+                    part = inner[register]
+                    if block:
+                        join(sums[register], part, out=sums[register])
+                    else:
+                        sums[register] = part if _owned(inner, register) else part.copy()
+        except Exception:  # in one piece it fails again, and then says where
+            return False
+        for register, value in (*whole.items(), *sums.items()):
+            registers[register] = value
+        for register in self.free:
+            registers[register] = None
+        return True
+
+
 class Prepared:
-    """A program made ready for one rank."""
+    """A program made ready for one rank. `memory`: bytes its values may take at a time, where rows can be cut."""
 
     __slots__ = ("program", "steps")
 
-    def __init__(self, program: Program, rank: int, world_size: int) -> None:
+    def __init__(self, program: Program, rank: int, world_size: int, memory: int | None = None) -> None:
+        program, segments = blocks.plan(program, rank, memory)
         self.program = program
-        self.steps = [_Step(i, rank, world_size) for i in program.instructions]
+        self.steps: list[_Step | _Blocks] = []
+        position = 0
+        for segment in segments:
+            self.steps += [_Step(i, rank, world_size) for i in program.instructions[position : segment.start]]
+            self.steps.append(_Blocks(program, segment, rank, world_size))
+            position = segment.stop
+        self.steps += [_Step(i, rank, world_size) for i in program.instructions[position:]]
 
 
 def run(
@@ -132,7 +226,15 @@ def run(
     registers[:count] = inputs
     registers[count : count + len(numbers)] = numbers
     inputs.clear()  # an array whose slot has ended is the registers' alone
-    for step in prepared.steps:
+    steps, position = prepared.steps, 0
+    while position < len(steps):
+        step = steps[position]
+        position += 1
+        if type(step) is _Blocks:
+            if not step.run(registers):
+                steps, position = [*step.plain, *steps[position:]], 0
+            continue
+        assert type(step) is _Step
         values = [registers[r] for r in step.ins]
         poison: Failure | None = None
         for register in step.ins:
@@ -146,18 +248,17 @@ def run(
                     values, poisons = _stand_ins(step, values), values
                 if step.casts is not None:
                     values = [v if c is None else convert(v, c) for v, c in zip(values, step.casts)]
-                attrs = step.attrs
-                if step.reuses:
-                    attrs = {**attrs, "reuse": [r in step.free and _owned(values, p) for p, r in enumerate(step.ins)]}
                 if step.generator:
+                    attrs = step.attrs
+                    if step.reuses:
+                        reuse = [r in step.free and _owned(values, p) for p, r in enumerate(step.ins)]
+                        attrs = {**attrs, "reuse": reuse}
                     outs = yield step.function(step.context, *values, **attrs)
                     if type(outs) is Failure and poison is None:
                         outs = _failure(step, rank, sequence, values, outs)
                         failures.append(outs)
-                elif step.into and (into := next((p for p in step.into if _owned(values, p)), None)) is not None:
-                    outs = step.function(*values, out=values[into])
                 else:
-                    outs = step.function(*values, **attrs)
+                    outs = step.compute(values)
                 if poison is not None:
                     # A bucket's values are independent of each other; anything else is lost as a whole.
                     outs = poison if type(outs) is Failure or not step.bucket else [

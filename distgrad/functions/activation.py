@@ -221,13 +221,13 @@ def log_softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype:
 
 def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
     """Gives softmax(-x) along `dim`. RuntimeError for integers."""
-    input, axis = _prepared("softmin", input, dim, _stacklevel, dtype)
-    return ops.softmax(elementwise.neg(input), axis=axis)
+    input, axis = _prepared("softmin", elementwise.neg(input), dim, _stacklevel, dtype)
+    return ops.softmax(input, axis=axis)
 
 
 def logsumexp(input: Any, dim: Any, keepdim: bool = False) -> Any:
     """Gives log(sum(exp(x))) over `dim` (one or several); all -inf gives -inf. Integers give the default float."""
     if input.dtype.category < 2:
         input = elementwise.cast(input, dtype=dtypes.default().name)
-    elementwise.takes("logsumexp", 2)(input.dtype, {})
+    elementwise.takes("logsumexp", 2, 3)(input.dtype, {})
     return ops.logsumexp(input, axis=normalize_dims("logsumexp", dim, input.ndim), keepdims=bool(keepdim))

@@ -14,6 +14,8 @@ from distgrad.functions.contraction import linear
 from distgrad.functions.creation import ones, zeros
 from distgrad.functions.dropout import dropout
 from distgrad.functions.movement import cat
+from distgrad.functions.precision import in_float32
+from distgrad.ops.attention import attention_weights
 from distgrad.ops.elementwise import where
 from distgrad.warn import warn_user
 
@@ -22,6 +24,7 @@ __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 Tensor = Any
 
 
+@in_float32()
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
@@ -44,6 +47,9 @@ def scaled_dot_product_attention(
         key, value = _repeat_heads(query, key), _repeat_heads(query, value)
     if scale is None:
         scale = 1.0 / math.sqrt(query.shape[-1])
+    if attn_mask is None and query.dtype.category == 2:
+        weights = attention_weights(query @ key.transpose(-2, -1), scale=float(scale), causal=bool(is_causal))
+        return dropout(weights, dropout_p, dropout_p > 0.0) @ value
     scores = (query * scale) @ key.transpose(-2, -1)
     if is_causal:
         attn_mask = ones(query.shape[-2], key.shape[-2], dtype=bool).tril()

@@ -12,6 +12,7 @@ from distgrad.functions.activation import log_softmax
 from distgrad.functions.creation import arange
 from distgrad.functions.labels import shown_as
 from distgrad.functions.loss import legacy_reduction, reduced
+from distgrad.functions.precision import in_float32
 from distgrad.ops import loss as ops
 from distgrad.ops.elementwise import clamp_min, keep, square
 
@@ -165,6 +166,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
 
 
 @shown_as("BinaryCrossEntropyWithLogitsBackward0")
+@in_float32()
 def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None,

@@ -13,6 +13,7 @@ from typing import Any
 
 from distgrad import dtypes
 from distgrad.functions.labels import shown_as
+from distgrad.functions.precision import in_float32
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import contraction as ops
@@ -176,6 +177,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     elif input.ndim == 1:
         product = matmul(weight, input)
     else:
+        if bias is not None and bias.dtype is input.dtype and tuple(bias.shape) == tuple(weight.shape[:1]):
+            return ops.linear_bias(input, weight, bias)
         product = ops.linear(input, weight)
     if bias is None:
         return product
@@ -186,6 +189,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return product + bias
 
 
+@in_float32()
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Gives x1^T A x2 + b for (..., in1), (..., in2), (out, in1, in2) and (out,) (PyTorch: nn.functional.bilinear)."""
     _check("bilinear", input1=input1, input2=input2)
@@ -221,6 +225,8 @@ def _combine(name: str, input: Tensor, product: Tensor, shape: tuple[int, ...], 
             f"{name}: The expanded size of the tensor must match the product's: input {list(input.shape)} does not "
             f"broadcast to {list(shape)}"
         )
+    if product.dtype.category < 2:  # as PyTorch reads them for integers and bools
+        alpha, beta = (bool(n) if product.dtype is dtypes.bool_ else int(n) for n in (alpha, beta))
     if alpha != 1:
         product = product * alpha
     if beta == 0:  # as in PyTorch: the input is not read, so its nan and inf do not matter
@@ -229,28 +235,33 @@ def _combine(name: str, input: Tensor, product: Tensor, shape: tuple[int, ...], 
 
 
 @shown_as("AddmmBackward0")
+@in_float32()
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * (mat1 @ mat2); `input` broadcasts (PyTorch: torch.addmm)."""
     _check_ndim("addmm", 2, mat1=mat1, mat2=mat2)
     return _combine("addmm", input, ops.matmul(mat1, mat2), (mat1.shape[0], mat2.shape[1]), beta, alpha)
 
 
+@in_float32()
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * (mat @ vec) (PyTorch: torch.addmv)."""
     return _combine("addmv", input, mv(mat, vec), (mat.shape[0],), beta, alpha)
 
 
+@in_float32()
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * outer(vec1, vec2) (PyTorch: torch.addr)."""
     return _combine("addr", input, outer(vec1, vec2), (vec1.shape[0], vec2.shape[0]), beta, alpha)
 
 
+@in_float32()
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * bmm(batch1, batch2) (PyTorch: torch.baddbmm)."""
     product = bmm(batch1, batch2)
     return _combine("baddbmm", input, product, tuple(product.shape), beta, alpha)
 
 
+@in_float32()
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Gives beta * input + alpha * the sum over the batch of batch1[i] @ batch2[i] (PyTorch: torch.addbmm)."""
     _check_ndim("addbmm", 3, batch1=batch1, batch2=batch2)
@@ -259,6 +270,11 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alph
 
 
 # Tensor contractions ----------------------------------------------------------------------------------------
+
+
+def _narrowed(x: Tensor, kind: dtypes.dtype) -> Tensor:
+    """Gives back its dtype to a sum of integers, which is int64."""
+    return x if x.dtype is kind else cast(x, dtype=kind.name)
 
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: None = None) -> Tensor:
@@ -282,9 +298,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: None = None) -> Tensor:
     for i, j in zip(first, second):
         if a.shape[i] != b.shape[j] and 1 in (a.shape[i], b.shape[j]):  # a size of 1 broadcasts: sum the other one first
             if a.shape[i] == 1:
-                b = sum_of(b, axis=(j,), keepdims=True)
+                b = _narrowed(sum_of(b, axis=(j,), keepdims=True), b.dtype)
             else:
-                a = sum_of(a, axis=(i,), keepdims=True)
+                a = _narrowed(sum_of(a, axis=(i,), keepdims=True), a.dtype)
         if a.shape[i] != b.shape[j]:
             raise RuntimeError(
                 f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second has size "

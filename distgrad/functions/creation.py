@@ -274,10 +274,12 @@ def arange(*args: Any, dtype: Any = None, **options: Any) -> Tensor:
     kind = _range_kind(dtype, start, end, step)
     _check_range("arange", start, end, step)
     if kind.category == 1:
+        size = math.ceil((end - start) / step)  # of the numbers as given, which is PyTorch's rule but for int64
         if dtype is not None:
             start, end, step = int(start), int(end), int(step)
             _check_range("arange", start, end, step)
-        size = -((start - end) // step)
+        if kind is dtypes.int64:
+            size = -((start - end) // step)
     else:
         size = math.ceil((end - start) / step)
     return finish("arange", ops.arange(start, step, shape=(max(int(size), 0),), dtype=kind.name), options)

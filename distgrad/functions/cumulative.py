@@ -60,9 +60,9 @@ def cummin(input: Any, dim: int) -> Any:
 
 @numpy_names
 def logcumsumexp(input: Any, dim: int) -> Any:
-    """Gives log(cumsum(exp(x))) along a dim without overflow. NotImplementedError unless real floating-point."""
-    if input.dtype.category != 2:
-        raise NotImplementedError(f"logcumsumexp: a floating-point tensor is needed, got {input.dtype!r}")
+    """Gives log(cumsum(exp(x))) along a dim without overflow. NotImplementedError for integers."""
+    if input.dtype.category < 2:
+        raise NotImplementedError(f"logcumsumexp: a floating-point or complex tensor is needed, got {input.dtype!r}")
     return _along("logcumsumexp", input, dim, lambda x, axis: ops.logcumsumexp(x, axis=axis))
 
 

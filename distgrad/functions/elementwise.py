@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import dtypes
+from distgrad.functions.precision import in_float32
 from distgrad.op import is_tensor
 from distgrad.ops import elementwise as ops
 from distgrad.ops.elementwise import (
@@ -434,6 +435,7 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     return ops.where(condition, input, other)
 
 
+@in_float32()
 def lerp(input: Any, end: Any, weight: Any) -> Any:
     """Interpolates: input + weight * (end - input); `weight` is a number or a tensor.
 
@@ -450,6 +452,7 @@ def lerp(input: Any, end: Any, weight: Any) -> Any:
     return ops.lerp(input, end, weight)
 
 
+@in_float32()
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
     """Gives input + value * tensor1 * tensor2, broadcasting."""
     product = ops.mul(tensor1, tensor2)
@@ -459,6 +462,7 @@ def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
     return ops.add(input, product)
 
 
+@in_float32()
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
     """Gives input + value * tensor1 / tensor2, broadcasting; RuntimeError when tensor1 and tensor2 are integers."""
     if tensor1.dtype.category < 2 and tensor2.dtype.category < 2:

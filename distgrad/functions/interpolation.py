@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 from distgrad.functions.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+from distgrad.functions.precision import in_float32
 from distgrad.ops.elementwise import abs as absolute
 from distgrad.ops.elementwise import cast, clamp, floor, logical_and, remainder, round, where
 from distgrad.ops.indexing import take_along
@@ -64,6 +65,7 @@ def _sizes(input: Tensor, size: Any, scale_factor: Any, recompute: bool | None
     return sizes, scales
 
 
+@in_float32()
 def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
                 align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
                 antialias: bool = False) -> Tensor:

@@ -34,10 +34,7 @@ _SVD = return_type("linalg_svd", ("U", "S", "Vh"))
 
 
 def _cholesky(A: Tensor, upper: bool, check: bool) -> tuple[Tensor, Tensor]:
-    if A.ndim >= 2 and upper:
-        factor, info = ops.cholesky(mh(A), check=check)
-        return mh(factor), info
-    return ops.cholesky(A, check=check)
+    return ops.cholesky(A, check=check, upper=bool(upper))
 
 
 def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:

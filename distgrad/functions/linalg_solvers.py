@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.functions.precision import in_float32
 from distgrad.functions.reduction import return_type
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.op import is_tensor
@@ -180,6 +181,7 @@ def _empty(kind: Any) -> Tensor:
 # Powers -----------------------------------------------------------------------------------------------------
 
 
+@in_float32()
 def matrix_exp(A: Tensor) -> Tensor:
     """Gives the exponential of square matrices (PyTorch: linalg.matrix_exp)."""
     return ops.matrix_exp(A)

@@ -16,7 +16,7 @@ from distgrad.functions.normalization import pairwise_distance
 from distgrad.op import is_tensor
 from distgrad.ops import loss as ops
 from distgrad.ops.elementwise import abs as absolute
-from distgrad.ops.elementwise import clamp_min, exp, keep, log, logaddexp, minimum, rsqrt, square, where, xlogy
+from distgrad.ops.elementwise import clamp_min, exp, keep, log, logaddexp, minimum, neg, rsqrt, square, where, xlogy
 from distgrad.warn import warn_user
 
 __all__ = ["cosine_embedding_loss", "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss",
@@ -224,7 +224,7 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
             "margin_ranking_loss : All input tensors should have same dimension but got sizes: "
             f"input1: {input1.shape}, input2: {input2.shape}, target: {target.shape} "
         )
-    return reduced(clamp_min(margin - target * (input1 - input2), 0.0), reduction)
+    return reduced(clamp_min(neg(target) * (input1 - input2) + margin, 0), reduction)
 
 
 def _check_triplet(name: str, anchor: Tensor, positive: Tensor, negative: Tensor) -> None:

@@ -11,6 +11,8 @@ from operator import index as as_int
 from typing import Any
 
 from distgrad import dtypes
+from distgrad.autodiff import GradFn
+from distgrad.dispatch import edge_of
 from distgrad.functions.labels import shown_as
 from distgrad.functions.layout import (
     H,
@@ -47,9 +49,12 @@ from distgrad.functions.layout import (
     view,
     view_as,
 )
+from distgrad.grad_mode import mode
+from distgrad.graph import Plan
 from distgrad.meta import normalize_dim, normalize_dims
 from distgrad.op import OPS, is_tensor
 from distgrad.ops import movement as ops
+from distgrad.ops.parts import parts
 
 __all__ = [
     "H", "T", "atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "broadcast_tensors", "broadcast_to",
@@ -247,15 +252,35 @@ def unbind(input: Any, dim: int = 0) -> tuple[Any, ...]:
     if not input.ndim:
         raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
     d = normalize_dim("unbind", dim, input.ndim)
-    return tuple(select(input, d, position) for position in range(input.shape[d]))
+    found = tuple(select(input, d, position) for position in range(input.shape[d]))
+    return _with_one_history(input, found, d, (1,) * len(found), keep=False)
 
 
 def _cut(input: Any, d: int, sizes: Iterable[int]) -> tuple[Any, ...]:
-    parts, start = [], 0
-    for size in sizes:
-        parts.append(_part(input, d, start, size))
+    found, start, lengths = [], 0, tuple(sizes)
+    for size in lengths:
+        found.append(_part(input, d, start, size))
         start += size
-    return tuple(parts)
+    return _with_one_history(input, tuple(found), d, lengths, keep=True)
+
+
+def _with_one_history(input: Any, found: tuple[Any, ...], d: int, sizes: tuple[int, ...], keep: bool
+                      ) -> tuple[Any, ...]:
+    """Gives the parts of a whole dim one gradient function, which joins their gradients.
+
+    Each part's own would fill a tensor of the input's size, and these be added up.
+    """
+    if len(found) < 2 or not (found[0]._needs_grad and mode.enabled):
+        return found
+    specs = (input._now().spec, *(part._now().spec for part in found))
+    key = (*specs, d, sizes, keep)
+    plan = parts.plans.get(key)
+    if plan is None:
+        plan = parts.plans[key] = Plan(parts, specs[:1], specs[1:], {"axis": d, "sizes": sizes, "keep": keep}, None)
+    fn = GradFn(plan, (edge_of(input),))
+    for index, part in enumerate(found):
+        part._fn, part._index = fn, index
+    return found
 
 
 def split_with_sizes(input: Any, split_sizes: Sequence[int], dim: int = 0) -> tuple[Any, ...]:

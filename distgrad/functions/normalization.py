@@ -13,6 +13,7 @@ from typing import Any
 from distgrad.functions.labels import shown_as
 from distgrad.functions.layout import clone
 from distgrad.functions.movement import pad
+from distgrad.functions.precision import in_float32
 from distgrad.functions.reduction import vector_norm
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.ops import normalization as ops
@@ -58,6 +59,7 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 @shown_as("NativeLayerNormBackward0")
+@in_float32()
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-05) -> Tensor:
     """Returns (x - mean) / sqrt(var + eps) * weight + bias over the trailing dims `normalized_shape`.
@@ -65,10 +67,13 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     `weight` and `bias` have that shape; RuntimeError for shapes that do not fit. PyTorch: F.layer_norm.
     """
     axis = _trailing(input, normalized_shape, "layer_norm", weight=weight, bias=bias)
+    if weight is not None and bias is not None and weight.dtype is bias.dtype is input.dtype:
+        return ops.layer_norm(input, weight, bias, axis=axis, eps=float(eps))[0]
     y, _ = ops.standardize(input, axis=axis, eps=float(eps))
     return _affine(y, weight, bias)
 
 
+@in_float32()
 def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
              eps: float | None = None) -> Tensor:
     """Returns x / sqrt(mean(x**2) + eps) * weight over the trailing dims `normalized_shape`.
@@ -78,6 +83,8 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     axis = _trailing(input, normalized_shape, "rms_norm", weight=weight)
     if eps is None:
         eps = _EPSILON.get(input.dtype.name, 0.0)
+    if input.dtype.is_complex:  # of the squares, not of the absolute ones, as in PyTorch
+        return _affine(input * rsqrt(square(input).mean(axis, keepdim=True) + eps), weight, None)
     y, _ = ops.rms_standardize(input, axis=axis, eps=float(eps))
     return _affine(y, weight, None)
 
@@ -101,6 +108,7 @@ def _check_channels(name: str, channels: int, **values: Tensor | None) -> None:
 
 
 @shown_as("NativeGroupNormBackward0")
+@in_float32()
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-05) -> Tensor:
     """Standardizes each of `num_groups` groups of channels of (N, C, *); then weight and bias (C,).
@@ -130,6 +138,7 @@ def _update(running: Tensor | None, batch: Tensor, momentum: float) -> None:
         running.detach()._assign(running.detach() * (1.0 - momentum) + batch.detach() * momentum)
 
 
+@in_float32("running_mean", "running_var")
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
                   weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
                   momentum: float = 0.1, eps: float = 1e-05) -> Tensor:
@@ -156,6 +165,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
 
 
 @shown_as("NativeBatchNormBackward0")
+@in_float32("running_mean", "running_var")
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
                bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
                eps: float = 1e-05) -> Tensor:
@@ -195,6 +205,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     return y if bias is None else y + _per_channel(bias, input.ndim)
 
 
+@in_float32()
 def local_response_norm(input: Tensor, size: int, alpha: float = 0.0001, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """Returns x / (k + alpha * m)**beta, m the mean of x**2 over `size` neighbours along the channels of (N, C, *).
 

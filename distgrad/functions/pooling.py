@@ -12,6 +12,7 @@ from typing import Any
 from distgrad.functions.convolution import each
 from distgrad.functions.creation import new_zeros
 from distgrad.functions.indexing import scatter
+from distgrad.functions.precision import in_float32
 from distgrad.functions.random import rand
 from distgrad.ops import pooling as ops
 from distgrad.ops.elementwise import abs as absolute
@@ -370,12 +371,14 @@ def _avg_pool(count: int, input: Tensor, kernel_size: Ints, stride: Ints | None,
     return total / divisor if input.dtype.category >= 2 else trunc_divide(total, divisor)
 
 
+@in_float32()
 def avg_pool1d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0,
                ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
     """Returns the mean of each window of (N, C, L) or (C, L); see `avg_pool2d`. PyTorch: F.avg_pool1d."""
     return _avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
+@in_float32()
 def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0,
                ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
     """Returns the mean of each window of (N, C, H, W) or (C, H, W).
@@ -387,6 +390,7 @@ def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, pad
     return _avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
+@in_float32()
 def avg_pool3d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0,
                ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
     """Returns the mean of each window of (N, C, D, H, W) or (C, D, H, W); see `avg_pool2d`. PyTorch: F.avg_pool3d."""
@@ -404,11 +408,13 @@ def _adaptive_avg(count: int, input: Tensor, output_size: Sizes) -> Tensor:
     return resample(input, rules=tuple(rules), adjoint=False)
 
 
+@in_float32()
 def adaptive_avg_pool1d(input: Tensor, output_size: Sizes) -> Tensor:
     """Returns the means of `output_size` windows that cover (N, C, L) or (C, L). PyTorch: F.adaptive_avg_pool1d."""
     return _adaptive_avg(1, input, output_size)
 
 
+@in_float32()
 def adaptive_avg_pool2d(input: Tensor, output_size: Sizes) -> Tensor:
     """Returns the means of windows that cover (N, C, H, W) or (C, H, W); None in `output_size` keeps a size.
 
@@ -417,6 +423,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Sizes) -> Tensor:
     return _adaptive_avg(2, input, output_size)
 
 
+@in_float32()
 def adaptive_avg_pool3d(input: Tensor, output_size: Sizes) -> Tensor:
     """Returns the means of windows that cover (N, C, D, H, W) or (C, D, H, W). PyTorch: F.adaptive_avg_pool3d."""
     return _adaptive_avg(3, input, output_size)

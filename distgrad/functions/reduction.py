@@ -14,6 +14,7 @@ from typing import Any
 
 from distgrad import dtypes
 from distgrad.functions.labels import shown_as
+from distgrad.functions.precision import in_float32
 from distgrad.meta import normalize_dim, normalize_dims
 from distgrad.op import OPS, is_tensor
 from distgrad.ops import elementwise, movement
@@ -320,6 +321,7 @@ def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correc
 
 @numpy_names
 @shown_as("VarBackward0")
+@in_float32()
 def var(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Any:
     """Gives the variance over dims, divided by n - correction (1 by default). RuntimeError for integers."""
@@ -328,6 +330,7 @@ def var(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool
 
 @numpy_names
 @shown_as("StdBackward0")
+@in_float32()
 def std(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Any:
     """Gives the square root of `var`; where it is 0 its gradient is 0."""
@@ -335,6 +338,7 @@ def std(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool
 
 
 @numpy_names
+@in_float32()
 def var_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Any, Any]:
     """Gives (var, mean) over dims."""
@@ -342,6 +346,7 @@ def var_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim:
 
 
 @numpy_names
+@in_float32()
 def std_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Any, Any]:
     """Gives (std, mean) over dims."""

@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-# Contracting a product and a sum is the only freedom: everything else is rounded as numpy rounds it.
-_loop: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+
+def _loop(function: Any) -> Any:
+    """Compiles a loop; contracting a product and a sum is its only freedom: all else is rounded as numpy rounds it."""
+    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # no directory can be written to: every process compiles for itself
+        return njit(**options)(function)
 
 
 @_loop

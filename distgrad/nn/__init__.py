@@ -3,7 +3,7 @@
 Invariant: every name here means what the same name in torch.nn means; state dicts have torch's keys and shapes.
 """
 
-from distgrad.nn import functional, init, parallel, utils
+from distgrad.nn import attention, functional, init, parallel, utils
 from distgrad.nn.modules import (
     CELU,
     ELU,
@@ -334,6 +334,7 @@ __all__ = [
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "attention",
     "functional",
     "init",
     "parallel",

@@ -6,6 +6,7 @@ the rest from the families.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from distgrad.functions.activation import (
@@ -266,3 +267,16 @@ __all__ = [
 ]
 
 Tensor = Any
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(input: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(input, *args, inplace=True, **kwargs)
+
+    call.__name__ = call.__qualname__ = f"{function.__name__}_"
+    call.__doc__ = f"Does what `{function.__name__}` does, into the input itself."
+    return call
+
+
+celu_, elu_, hardtanh_, leaky_relu_ = _in_place(celu), _in_place(elu), _in_place(hardtanh), _in_place(leaky_relu)
+relu_, rrelu_, selu_, threshold_ = _in_place(relu), _in_place(rrelu), _in_place(selu), _in_place(threshold)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.families import along, elementwise, other_dims_rows, reduced_shape, reduction, unary
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.elementwise import (
@@ -60,6 +61,10 @@ def _relu(x: Any) -> Any:
 
 
 def _relu_backward(h: Any, out: Any) -> Any:
+    if h.size >= compiled.LEAST and compiled.fits(h, out):
+        from distgrad.kernels import elementwise
+
+        return elementwise.relu_backward(h, out)
     return keep_array(out > 0, h)
 
 
@@ -173,11 +178,19 @@ def _normal_cdf(x: Any) -> tuple[Any, Any]:
 
 @widened
 def _gelu(x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits_single(x):
+        from distgrad.kernels import activations
+
+        return activations.gelu(x)
     return x * _normal_cdf(x)[0]
 
 
 @widened
 def _gelu_backward(h: Any, x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits_single(h, x):
+        from distgrad.kernels import activations
+
+        return activations.gelu_backward(h, x)
     slope, bell = _normal_cdf(x)
     bell = bell * x
     bell *= x.dtype.type(_DENSITY)
@@ -197,11 +210,19 @@ def _gelu_tanh_inner(x: Any) -> tuple[Any, Any]:
 
 @widened
 def _gelu_tanh(x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import activations
+
+        return activations.gelu_tanh(x)
     return (x * x.dtype.type(0.5)) * (_gelu_tanh_inner(x)[0] + 1)
 
 
 @widened
 def _gelu_tanh_backward(h: Any, x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(h, x):
+        from distgrad.kernels import activations
+
+        return activations.gelu_tanh_backward(h, x)
     kind = x.dtype.type
     t, squared = _gelu_tanh_inner(x)
     rise = x * (squared * kind(3 * _GELU_SCALE * _GELU_CUBE) + kind(_GELU_SCALE))
@@ -224,11 +245,19 @@ gelu_tanh_backward: Op = elementwise("gelu_tanh_backward", _gelu_tanh_backward, 
 
 @widened
 def _silu(x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import activations
+
+        return activations.silu(x)
     return x * _sigmoid(x)
 
 
 @widened
 def _silu_backward(h: Any, x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(h, x):
+        from distgrad.kernels import activations
+
+        return activations.silu_backward(h, x)
     s = _sigmoid(x)
     return h * (s * (1 + x * (1 - s)))
 
@@ -321,6 +350,10 @@ def _softmax_parts(x: Any, axis: int) -> tuple[Any, Any, Any]:
 
 @widened
 def _softmax(x: Any, *, axis: int) -> Any:
+    if x.size >= compiled.LEAST and axis == x.ndim - 1 and compiled.fits(x):
+        from distgrad.kernels import activations
+
+        return activations.softmax(x)
     if not x.ndim:
         return np.exp(x - x)
     _, powers, sums = _softmax_parts(x, axis)
@@ -330,6 +363,10 @@ def _softmax(x: Any, *, axis: int) -> Any:
 
 @widened
 def _log_softmax(x: Any, *, axis: int) -> Any:
+    if x.size >= compiled.LEAST and axis == x.ndim - 1 and compiled.fits(x):
+        from distgrad.kernels import activations
+
+        return activations.log_softmax(x)
     if not x.ndim:
         return x - x
     shifted, _, sums = _softmax_parts(x, axis)
@@ -339,6 +376,10 @@ def _log_softmax(x: Any, *, axis: int) -> Any:
 
 @widened
 def _softmax_backward(h: Any, out: Any, *, axis: int) -> Any:
+    if h.size >= compiled.LEAST and axis == h.ndim - 1 and compiled.fits(h, out):
+        from distgrad.kernels import activations
+
+        return activations.softmax_backward(h, out)
     if not out.ndim:
         return h - h
     if axis == out.ndim - 1:
@@ -351,6 +392,10 @@ def _softmax_backward(h: Any, out: Any, *, axis: int) -> Any:
 
 @widened
 def _log_softmax_backward(h: Any, out: Any, *, axis: int) -> Any:
+    if h.size >= compiled.LEAST and axis == h.ndim - 1 and compiled.fits(h, out):
+        from distgrad.kernels import activations
+
+        return activations.log_softmax_backward(h, out)
     return h - np.exp(out) * np.add.reduce(h, axis=axis, keepdims=True) if out.ndim else h - h
 
 
@@ -367,14 +412,15 @@ def _along_axis(x: Any, axis: int) -> Any:
     return total(x, axis=(axis,) if x.ndim else (), keepdims=True)
 
 
-def _softmax_backward_rule(g: Any, h: Any, out: Any, axis: int) -> Any:
+def softmax_backward_rule(g: Any, h: Any, out: Any, axis: int) -> Any:
+    """Gives the gradient of `softmax_backward` by the output of softmax."""
     return g * (h - _along_axis(h * out, axis)) - h * _along_axis(g * out, axis)
 
 
 softmax = along("softmax", _softmax, lambda g, y, axis: softmax_backward(g, y, axis=axis))
 softmax_backward: Op = Op(
     "softmax_backward", _softmax_backward, meta=_pair_meta, inputs="h out", rows=_pair_rows,
-    vjps=(lambda g, out, axis: softmax_backward(g, out, axis=axis), _softmax_backward_rule))
+    vjps=(lambda g, out, axis: softmax_backward(g, out, axis=axis), softmax_backward_rule))
 log_softmax = along("log_softmax", _log_softmax, lambda g, y, axis: log_softmax_backward(g, y, axis=axis))
 log_softmax_backward: Op = Op(
     "log_softmax_backward", _log_softmax_backward, meta=_pair_meta, inputs="h out", rows=_pair_rows, vjps=(
@@ -385,8 +431,8 @@ log_softmax_backward: Op = Op(
 @widened
 def _logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     if not axis:
-        return np.array(x)
-    top = _maximum_along(x, axis)
+        return np.log(np.exp(1j * x.imag)) + x.real if x.dtype.kind == "c" else np.array(x)
+    top = _maximum_along(x.real, axis)
     top = keep_array(np.isfinite(top), top)  # an infinite maximum must not be subtracted from itself
     powers = x - top
     np.exp(powers, out=powers)

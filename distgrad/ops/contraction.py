@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 
 from distgrad import dtypes
-from distgrad.dtypes import dtype
+from distgrad.dtypes import HALVES, dtype
 from distgrad.families import contraction_rows
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
+from distgrad.ops.elementwise import cast
 from distgrad.ops.movement import permute
+from distgrad.ops.reduction import sum as sum_over
 from distgrad.placement import Spec
 
 _SMALL_MATRIX = 16  # below so many elements per product, a loop over BLAS calls is slower than numpy's einsum
@@ -46,7 +49,7 @@ def no_bool(name: str, kind: dtype) -> None:
 
 
 def _half(kind: np.dtype) -> bool:
-    return kind == np.float16 or (kind.kind == "V" or kind.name == "bfloat16")
+    return kind.char in HALVES
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -162,6 +165,42 @@ linear = Op(
 )
 
 
+def _linear_bias(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+    y = _product(x, w.T)  # fresh memory: the bias is added in place
+    if y.size >= compiled.LEAST and compiled.fits(y) and b.dtype == y.dtype and compiled.fits(b):
+        from distgrad.kernels import elementwise
+
+        return elementwise.add_to_rows(y, b)
+    return np.add(y, b, out=y)
+
+
+def _linear_bias_meta(x: TensorMeta, w: TensorMeta, b: TensorMeta) -> MetaResult:
+    same_dtype("linear", x, b)
+    return _linear_meta(x, w)
+
+
+def _linear_bias_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    """Rows of `linear`; the bias goes with the columns of the result, and parts that add up share it among them."""
+    for row in _linear_rows(ins[:2], outs, attrs):
+        (made,) = row.outs
+        yield Row((*row.ins, "sum" if made == "sum" else 0 if made == outs[0].ndim - 1 else None), row.outs)
+
+
+linear_bias = Op(
+    "linear_bias",
+    _linear_bias,
+    meta=_linear_bias_meta,
+    inputs="x w b",
+    rows=_linear_bias_rows,
+    vjps=(
+        lambda g, w: matmul(g, w),
+        lambda g, x: _transposed_product(g, x, 2),
+        lambda g: sum_over(g, axis=tuple(range(g.ndim - 1)), keepdims=False),
+    ),
+)
+"""`linear` plus a bias (out,), added while the result is in cache."""
+
+
 # One operand ------------------------------------------------------------------------------------------------
 
 
@@ -201,10 +240,10 @@ def _single(x: np.ndarray, *, equation: str) -> np.ndarray:
 def _single_meta(x: TensorMeta, *, equation: str) -> MetaResult:
     (term,), output = _split(equation)
     sizes = _sizes([term], [x.shape])
-    kind, cast = x.dtype, None
+    kind, casts = x.dtype, None
     if x.dtype.category < 2 and len(output) < len(set(term)):
-        kind, cast = dtypes.int64, (dtypes.int64,)
-    return (TensorMeta.of(tuple(sizes[letter] for letter in output), kind),), cast
+        kind, casts = dtypes.int64, (dtypes.int64,)
+    return (TensorMeta.of(tuple(sizes[letter] for letter in output), kind),), casts
 
 
 def _single_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
@@ -359,7 +398,10 @@ def einsum(*tensors: Any, equation: str) -> Any:
             if not rest
             else "".join(letter for letter in dict.fromkeys(terms[first] + terms[second]) if letter in needed)
         )
-        made = einsum_pair(operands[first], operands[second], equation=f"{terms[first]},{terms[second]}->{result}")
+        a, b = operands[first], operands[second]
+        if a.dtype is not b.dtype and max(a.dtype.category, b.dtype.category) < 2:  # one was summed, which gives int64
+            a, b = (cast(t, dtype="int64") if t.dtype is not dtypes.int64 else t for t in (a, b))
+        made = einsum_pair(a, b, equation=f"{terms[first]},{terms[second]}->{result}")
         operands, terms = [made, *(operands[i] for i in rest)], [result, *(terms[i] for i in rest)]
         if not rest:
             return made

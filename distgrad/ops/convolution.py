@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import Entry, MetaResult, Op, Row
 from distgrad.ops.reduction import sum as sum_over
@@ -27,6 +28,7 @@ from distgrad.placement import Shard, Spec
 Ints = tuple[int, ...]
 
 _BLOCK = 1 << 19  # elements of columns made at once: few enough to stay in cache (measured)
+_POSITIONS = 128  # of an image, from which its own columns alone make a product that BLAS does at full speed
 _WASTE = 1.6  # positions computed in vain, at most, for reading whole padded rows
 
 
@@ -114,6 +116,24 @@ def _wide(kind: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if kind.kind == "V" or kind.name in ("float16", "bfloat16") else kind
 
 
+def _compiled(x: np.ndarray, g_size: int, groups: int, size: Ints) -> bool:
+    """Says whether compiled loops make the columns: of whole images one by one, in one or two dims."""
+    return (min(x.size, g_size) >= compiled.LEAST and groups == 1 and len(size) <= 2 and prod(size) >= _POSITIONS
+            and compiled.fits(x))
+
+
+def _blocks(channels: int, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints, kind: np.dtype) -> Any:
+    from distgrad.kernels.patches import Blocks
+
+    if len(size) == 1:  # an image of one row
+        kernel, stride, padding, dilation, size = (1, *kernel), (1, *stride), (0, *padding), (1, *dilation), (1, *size)
+    return Blocks(channels, kernel, stride, padding, dilation, size, _BLOCK, kind)
+
+
+def _as_images(x: np.ndarray) -> np.ndarray:
+    return x if x.ndim == 4 else x.reshape(*x.shape[:2], 1, x.shape[2])
+
+
 def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, stride: Ints, padding: Ints, dilation: Ints,
           groups: int, size: Ints) -> np.ndarray:
     kind = x.dtype
@@ -129,8 +149,15 @@ def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, stride: 
         flat = x.reshape(batch, groups, x.shape[1] // groups, prod(size))
         out = np.matmul(weights, flat).reshape(batch, out_channels, *size)
         return (out if shift is None else np.add(out, shift, out=out)).astype(kind, copy=False)
-    sizes = _Geometry(batch, x.shape[1], x.shape[2:], kernel, size, stride, padding, dilation)
     out = np.empty((batch, out_channels, *size), kind)
+    if _compiled(x, out.size, groups, size):
+        from distgrad.kernels import patches as loops
+
+        loops.conv(_as_images(x), weights[0], None if b is None else np.ascontiguousarray(b, x.dtype),
+                   out.reshape(batch, out_channels, prod(size)),
+                   _blocks(x.shape[1], kernel, stride, padding, dilation, size, kind))
+        return out
+    sizes = _Geometry(batch, x.shape[1], x.shape[2:], kernel, size, stride, padding, dilation)
     padded = sizes.padded(x.dtype)
     to, source = sizes.inside()
     for images, rows in sizes.blocks():
@@ -166,6 +193,13 @@ def _conv_input(g: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, di
     out = np.zeros((batch, channels, *size), kind)
     if not (out.size and g.size and w.size):
         return out
+    pointwise = _is_pointwise(kernel, stride, padding, size, g.shape[2:])
+    if not pointwise and _compiled(g, out.size, groups, g.shape[2:]):
+        from distgrad.kernels import patches as loops
+
+        loops.conv_input(g.reshape(batch, w.shape[0], -1), np.ascontiguousarray(w).reshape(w.shape[0], -1),
+                         _as_images(out), _blocks(channels, kernel, stride, padding, dilation, g.shape[2:], kind))
+        return out
     if all(s == 1 for s in stride) and w.shape[0] <= channels and prod(size) <= _WASTE * prod(g.shape[2:]):
         # Then it is a convolution with the taps in reverse, which copies columns where this one adds them up.
         reverse = w.reshape(groups, -1, *w.shape[1:]).swapaxes(1, 2).reshape(channels, -1, *kernel)
@@ -174,7 +208,7 @@ def _conv_input(g: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, di
         return _conv(g, reverse, stride=stride, padding=sides, dilation=dilation, groups=groups, size=size).astype(
             kind, copy=False)
     transposed = np.ascontiguousarray(w).reshape(groups, w.shape[0] // groups, prod(w.shape[1:])).swapaxes(1, 2)
-    if _is_pointwise(kernel, stride, padding, size, g.shape[2:]):
+    if pointwise:
         flat = g.reshape(batch, groups, w.shape[0] // groups, prod(size))
         return np.matmul(transposed, flat).reshape(out.shape).astype(kind, copy=False)
     sizes = _Geometry(batch, channels, size, kernel, g.shape[2:], stride, padding, dilation)
@@ -225,6 +259,12 @@ def _conv_weight(x: np.ndarray, g: np.ndarray, *, stride: Ints, padding: Ints, d
         for one, other in zip(left, right):
             total += np.matmul(one, other.swapaxes(1, 2))
         return total.reshape(shape).astype(kind, copy=False)
+    if _compiled(x, g.size, groups, g.shape[2:]) and compiled.fits(g) and g.dtype == x.dtype:
+        from distgrad.kernels import patches as loops
+
+        return loops.conv_weight(
+            _as_images(x), g.reshape(batch, out_channels, -1),
+            _blocks(channels, size, stride, padding, dilation, g.shape[2:], kind)).reshape(shape)
     sizes = _Geometry(batch, channels, x.shape[2:], size, g.shape[2:], stride, padding, dilation)
     padded = sizes.padded(x.dtype)
     to, source = sizes.inside()

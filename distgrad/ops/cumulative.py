@@ -15,7 +15,7 @@ from distgrad.families import along, other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import movement
-from distgrad.ops.elementwise import exp, keep, ne
+from distgrad.ops.elementwise import exp, keep, logaddexp_array, ne
 
 _WIDER = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float64, "complex64": np.complex128}
 
@@ -102,7 +102,17 @@ def _logcumsumexp_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
     return keep(finite, scan * exp(keep(finite, x - y)))
 
 
-logcumsumexp = along("logcumsumexp", _accumulate(np.logaddexp), _logcumsumexp_vjp, result="float")
+def _logcumsumexp(x: np.ndarray, *, axis: int) -> np.ndarray:
+    if x.dtype.kind != "c":
+        return _real_logcumsumexp(x, axis=axis)
+    rows = np.moveaxis(np.array(x), axis, 0)
+    for i in range(1, len(rows)):
+        rows[i] = logaddexp_array(rows[i - 1], rows[i])
+    return np.moveaxis(rows, 0, axis)
+
+
+_real_logcumsumexp = _accumulate(np.logaddexp)
+logcumsumexp = along("logcumsumexp", _logcumsumexp, _logcumsumexp_vjp, result="float")
 
 
 def _running(name: str, function: np.ufunc) -> Op:

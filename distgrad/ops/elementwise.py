@@ -17,6 +17,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.dtypes import dtype
 from distgrad.families import binary, elementwise, elementwise_rows, unary
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op
 
@@ -259,6 +260,10 @@ hypot = binary("hypot", np.hypot, (lambda g, y, a: g * (a / y), lambda g, y, b: 
 
 @widened
 def _sigmoid(x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import activations
+
+        return activations.sigmoid(x)
     if not x.ndim:
         return 1 / (1 + np.exp(-x))
     t = np.negative(x)
@@ -289,9 +294,19 @@ def _gap(a: Any, b: Any) -> Any:
     return keep(logical_not(logical_and(eq(a, b), isinf(a))), a - b)
 
 
-logaddexp = binary("logaddexp", np.logaddexp,
+def logaddexp_array(a: Any, b: Any) -> Any:
+    """Gives log(exp(a) + exp(b)) without overflow, of complex numbers too."""
+    if a.dtype.kind != "c":
+        return np.logaddexp(a, b)
+    first = a.real >= b.real
+    top, other = np.where(first, a, b), np.where(first, b, a)
+    # Not log1p: numpy's, of complex numbers near -1, is no more exact. The phase of the larger one is kept unwrapped.
+    return np.where(np.isneginf(top.real), top, top + np.log(1 + np.exp(other - top)))
+
+
+logaddexp = binary("logaddexp", logaddexp_array,
                    (lambda g, a, b: g * sigmoid(_gap(a, b)), lambda g, a, b: g * sigmoid(_gap(b, a))),
-                   check=takes("logaddexp", 2))
+                   check=takes("logaddexp", 2, 3))
 logaddexp2 = binary("logaddexp2", np.logaddexp2,
                     (lambda g, y, a: g * exp2(a - y), lambda g, y, b: g * exp2(b - y)), check=takes("logaddexp2", 2))
 xlogy_slope = binary("xlogy_slope", lambda a, b: keep_array((a != 0) | ~(b <= 0), np.log(b)),

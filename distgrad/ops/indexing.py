@@ -15,6 +15,7 @@ import numpy as np
 
 from distgrad import dtypes
 from distgrad.families import elementwise_rows
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.creation import full
@@ -114,11 +115,20 @@ def _take_rows_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
         yield Row((*row.ins, None), row.outs)
 
 
+def _plain(index: np.ndarray) -> bool:
+    """Says whether a compiled kernel takes this index."""
+    return index.dtype == np.int64 and index.flags.carray
+
+
 def _sum_rows(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
     """Adds rows g[i] of an (N, D) array into row index[i] of zeros (rows, D), in the order of i."""
     count, width = g.shape
     if _wide(g.dtype):
         return _sum_rows(g.astype(np.float32), index, rows).astype(g.dtype)
+    if g.size >= compiled.LEAST and _plain(index) and compiled.fits(g):
+        from distgrad.kernels import rows as fused_rows
+
+        return fused_rows.add_rows(g, index, rows)
     if count * width >= _SPARSE_FROM and g.dtype.kind in "iufc":
         from scipy.sparse import csc_array
 
@@ -370,6 +380,12 @@ def flat_places(index: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
 def _add_along(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = False) -> np.ndarray:
     whole = shape or (1,)
     places = index_range(np.atleast_1d(index), whole[axis], axis=axis, wrap=wrap, error=RuntimeError)
+    if (g.size >= compiled.LEAST and axis == len(shape) - 1 and places.shape[:-1] == shape[:-1] and _plain(places)
+            and compiled.fits(g)):
+        from distgrad.kernels import pooling
+
+        rows = pooling.add_along(g.reshape(-1, g.shape[-1]), places.reshape(-1, g.shape[-1]), shape[-1])
+        return rows.reshape(shape)
     out = np.zeros(prod(whole), np.float32 if _wide(g.dtype) else g.dtype)
     np.add.at(out, flat_places(places, whole, axis), g.reshape(-1).astype(out.dtype, copy=False))
     return out.reshape(shape).astype(g.dtype, copy=False)

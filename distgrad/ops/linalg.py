@@ -116,7 +116,10 @@ solve_triangular: Op = Op(
 # Cholesky ---------------------------------------------------------------------------------------------------
 
 
-def _cholesky(x: np.ndarray, *, check: bool) -> tuple[np.ndarray, np.ndarray]:
+def _cholesky(x: np.ndarray, *, check: bool, upper: bool) -> tuple[np.ndarray, np.ndarray]:
+    if upper:
+        factor, info = _cholesky(x.swapaxes(-2, -1).conj(), check=check, upper=False)
+        return factor.swapaxes(-2, -1).conj(), info
     info = np.zeros(x.shape[:-2], np.int32)
     try:
         return np.linalg.cholesky(x), info
@@ -133,23 +136,24 @@ def _cholesky(x: np.ndarray, *, check: bool) -> tuple[np.ndarray, np.ndarray]:
     return out, info
 
 
-def _cholesky_meta(x: TensorMeta, *, check: bool) -> MetaResult:
+def _cholesky_meta(x: TensorMeta, *, check: bool, upper: bool) -> MetaResult:
     check_square("linalg.cholesky", x)
     return (x, int_meta(x.shape[:-2])), None
 
 
-def _cholesky_rule(g: Any, y: Any) -> Any:
+def _cholesky_rule(g: Any, y: Any, upper: bool) -> Any:
     """Murray 2016, "Differentiation of the Cholesky decomposition"; the symmetric gradient, as PyTorch gives it."""
-    phi = tril(matmul(mh(y), conjugated(g[0])), k=0)
+    lower, slope = (mh(y), mh(conjugated(g[0]))) if upper else (y, conjugated(g[0]))
+    phi = tril(matmul(mh(lower), slope), k=0)
     phi = (phi + mh(tril(phi, k=-1))) * 0.5
-    upper = mh(y)
-    left = solve_triangular(upper, phi, upper=True, unit=False)
-    return conjugated(mh(solve_triangular(upper, mh(left), upper=True, unit=False)))
+    left = solve_triangular(mh(lower), phi, upper=True, unit=False)
+    return conjugated(mh(solve_triangular(mh(lower), mh(left), upper=True, unit=False)))
 
 
 cholesky = Op("cholesky", _cholesky, meta=_cholesky_meta, inputs="x", rows=batch_rows, vjps=(_cholesky_rule,),
               outputs="y info")
-"""Lower L with L L^H = A, reading A's lower triangle, and info: 0, or the order of the minor that is not positive."""
+"""Lower L with L L^H = A, reading A's lower triangle (`upper`: U with U^H U = A, reading the upper one), and info: 0, or
+the order of the minor that is not positive."""
 
 
 def _cholesky_solve(b: np.ndarray, factor: np.ndarray) -> np.ndarray:

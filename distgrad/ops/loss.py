@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.families import binary, elementwise
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import Entry, MetaResult, Op, Row
 from distgrad.ops.elementwise import clamp_min, log, log1p, neg, sigmoid, takes, widened
@@ -127,8 +128,20 @@ def _binary_cross_entropy(x: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _logit_loss(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    if x.size >= compiled.LEAST and compiled.fits(x, target):
+        from distgrad.kernels import activations
+
+        return activations.logit_loss(x, target)
     # max(x, 0) - x t + log(1 + exp(-|x|)): no exponential of a positive number.
     return np.maximum(x, 0) - x * target + np.log1p(np.exp(-np.abs(x)))
+
+
+def _logit_slope(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    if x.size >= compiled.LEAST and compiled.fits(x, target):
+        from distgrad.kernels import activations
+
+        return activations.logit_slope(x, target)
+    return sigmoid.kernel(x) - target
 
 
 def _variance(x: np.ndarray, eps: float) -> np.ndarray:
@@ -149,9 +162,17 @@ binary_cross_entropy = binary(
 
 binary_cross_entropy_with_logits = binary(
     "binary_cross_entropy_with_logits", widened(_logit_loss),
-    (lambda g, a, b: g * (sigmoid(a) - b), lambda g, a: neg(g * a)),
+    (lambda g, a, b: g * logit_slope(a, b), lambda g, a: neg(g * a)),
     check=takes("binary_cross_entropy_with_logits", 2),
 )
+# sigmoid(a) - b.
+logit_slope: Op = binary("logit_slope", widened(_logit_slope), (lambda g, a: g * _logistic_slope(a), lambda g: neg(g)))
+
+
+def _logistic_slope(a: Any) -> Any:
+    s = sigmoid(a)
+    return s - s * s
+
 
 # The variance kept above eps; its gradient passes as if it had not been, as in PyTorch.
 floored_variance = elementwise("floored_variance", _variance, "x eps", vjps=(lambda g: g, None))

@@ -19,6 +19,7 @@ import numpy as np
 
 from distgrad import dtypes
 from distgrad.families import is_number, other_dims_rows, reduced_shape
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import Entry, MetaResult, Op, Row
 from distgrad.ops.elementwise import mul
@@ -50,23 +51,29 @@ def _as_rows(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
     return rows if rows.dtype.itemsize > 2 else rows.astype(np.float32)
 
 
-def _normalize(x: np.ndarray, axis: tuple[int, ...], eps: float, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+def _normalize(x: np.ndarray, axis: tuple[int, ...], eps: float, centered: bool
+               ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Gives the standardized x, the reciprocal deviations, and the means where they were subtracted."""
     rows = _as_rows(x, axis)
+    mean = None
     if centered:
-        rows = rows - _row_means(rows)[:, None]
-        rows -= _row_means(rows)[:, None]  # what rounding the first mean left, when it is large
+        mean = _row_means(rows)[:, None]
+        rows = rows - mean
+        rest = _row_means(rows)[:, None]  # what rounding the first mean left, when it is large
+        rows -= rest
+        mean = mean + rest
     rstd = 1 / np.sqrt(_row_mean_products(rows, rows) + rows.dtype.type(eps))
     y = np.multiply(rows, rstd[:, None], out=rows if centered else None)
     shape = reduced_shape(x.shape, axis, True)
-    return y.astype(x.dtype, copy=False).reshape(x.shape), rstd.reshape(shape)
+    return y.astype(x.dtype, copy=False).reshape(x.shape), rstd.reshape(shape), mean
 
 
 def _standardize(x: np.ndarray, *, axis: tuple[int, ...], eps: float) -> tuple[np.ndarray, np.ndarray]:
-    return _normalize(x, axis, eps, True)
+    return _normalize(x, axis, eps, True)[:2]
 
 
 def _rms_standardize(x: np.ndarray, *, axis: tuple[int, ...], eps: float) -> tuple[np.ndarray, np.ndarray]:
-    return _normalize(x, axis, eps, False)
+    return _normalize(x, axis, eps, False)[:2]
 
 
 def _standardize_backward(v: np.ndarray, y: np.ndarray, rstd: np.ndarray, extra: Any, *, axis: tuple[int, ...],
@@ -139,6 +146,91 @@ standardize_backward: Op = Op(
         lambda g, result, rstd, axis: sum_over(mul(g, result), axis=axis, keepdims=True) / rstd,
         lambda g, y, rstd, axis: -mul(sum_over(mul(g, y), axis=axis, keepdims=True), rstd),
     ),
+)
+
+
+# Layer normalization with weight and bias -------------------------------------------------------------------
+# One op, because it is a few passes over memory in one kernel, where its parts are a dozen.
+
+
+def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, axis: tuple[int, ...], eps: float
+                ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    lead = x.shape[: axis[0]]
+    shape = reduced_shape(x.shape, axis, True)
+    if x.size >= compiled.LEAST and compiled.fits(x) and compiled.fits(weight, bias):
+        from distgrad.kernels import norms
+
+        y, mean, rstd = norms.layer_norm(x.reshape(prod(lead), weight.size), weight.reshape(-1), bias.reshape(-1), eps)
+        return y.reshape(x.shape), mean.reshape(shape), rstd.reshape(shape)
+    y, rstd, middle = _normalize(x, axis, eps, True)
+    assert middle is not None
+    return _affine(y, weight, bias), middle.reshape(shape), rstd
+
+
+def _layer_norm_backward(v: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, rstd: np.ndarray, *,
+                         axis: tuple[int, ...], eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    lead = axis[0]
+    if x.size >= compiled.LEAST and compiled.fits(v, x) and compiled.fits(mean, rstd) and compiled.fits(weight):
+        from distgrad.kernels import norms
+
+        rows = (prod(x.shape[:lead]), weight.size)
+        dx, *others = norms.layer_norm_backward(v.reshape(rows), x.reshape(rows), mean.reshape(-1), rstd.reshape(-1),
+                                                weight.reshape(-1))
+        return dx.reshape(x.shape), others[0].reshape(weight.shape), others[1].reshape(weight.shape)
+    y = ((x - mean) * rstd).astype(x.dtype, copy=False)
+    dx = _standardize_backward(v * weight, y, rstd, 0.0, axis=axis, centered=True)
+    return dx, _sum_products(v, y, lead=lead), np.add.reduce(v, axis=tuple(range(lead)))
+
+
+def _layer_norm_meta(x: TensorMeta, weight: TensorMeta, bias: TensorMeta, *, axis: tuple[int, ...], eps: float
+                     ) -> MetaResult:
+    (y, rstd), _ = standardize.meta(x, axis=axis, eps=eps)
+    return (y, rstd, rstd), None
+
+
+def _layer_norm_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    for dim in range(attrs["axis"][0]):
+        yield Row((dim, None, None), (dim, dim, dim))
+
+
+def _layer_norm_backward_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    for dim in range(attrs["axis"][0]):
+        yield Row((dim, dim, None, dim, dim), (dim, "sum", "sum"))
+    yield Row(("sum", None, None, None, None), ("sum", "sum", "sum"))
+
+
+def _layer_norm_second(g: Any, v: Any, x: Any, weight: Any, axis: tuple[int, ...], eps: float) -> Any:
+    """Differentiates the gradients dx, dweight and dbias by v, x and weight; the statistics are functions of x.
+
+    With y the standardized x, u = v * weight and back(a) = rstd * (a - mean(a) - y * mean(a * y)), which is symmetric:
+    dx = back(u), dweight = sum(v * y), dbias = sum(v). The cotangent of y is collected, then passed through `standardize`.
+    """
+    a, b, c = g
+    y, rstd = standardize(x, axis=axis, eps=eps)
+    share = _share(y, axis)
+    u = mul(v, weight)
+    back = standardize_backward(a, y, rstd, 0.0, axis=axis, centered=True)
+    dx = standardize_backward(u, y, rstd, 0.0, axis=axis, centered=True)
+    to_v = mul(back, weight) + mul(y, b) + c
+    to_weight = sum_products(v, back, lead=axis[0])
+    slopes = [mul(sum_over(mul(t, y), axis=axis, keepdims=True), share) for t in (u, a)]
+    to_y = mul(v, b) - mul(mul(a, slopes[0]) + mul(u, slopes[1]), rstd)
+    to_rstd = mul(sum_over(mul(a, dx), axis=axis, keepdims=True), share)  # times rstd over the count, as `extra` is
+    return to_v, standardize_backward(to_y, y, rstd, to_rstd, axis=axis, centered=True), to_weight, None, None
+
+
+layer_norm: Op = Op(
+    "layer_norm", _layer_norm, meta=_layer_norm_meta, inputs="x weight bias", outputs="y mean rstd",
+    rows=_layer_norm_rows,
+    joint_vjp=lambda g, x, weight, mean, rstd, axis, eps: layer_norm_backward(
+        g[0], x, weight, mean, rstd, axis=axis, eps=eps),
+)
+"""The standardized x times weight plus bias, of the shape of the dims `axis`. Nobody but the rule reads mean and rstd."""
+
+layer_norm_backward: Op = Op(
+    "layer_norm_backward", _layer_norm_backward, inputs="v x weight mean rstd", outputs="dx dweight dbias",
+    meta=lambda v, x, weight, mean, rstd, **attrs: ((x, weight, weight), (x.dtype, None, None, None, None)),
+    rows=_layer_norm_backward_rows, joint_vjp=_layer_norm_second,
 )
 
 

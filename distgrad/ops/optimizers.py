@@ -36,13 +36,13 @@ def _rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any])
             yield Row(tuple(None if isinstance(i, type) else dim for i in ins), (dim,) * len(outs))
 
 
-def _kernel(step: Callable[..., None], states: int) -> Callable[..., tuple[np.ndarray, ...]]:
+def _kernel(step: Callable[..., None], states: int) -> Callable[..., Any]:
     """Makes a kernel over all parameters of `step(gradient, ins, outs, numbers, **attrs)` on flat arrays.
 
     `ins` are a parameter and its states, `outs` where they go: the same memory where `reuse` allows it for all of them.
     """
 
-    def kernel(*values: Any, count: int, reuse: Sequence[bool] = (), **attrs: Any) -> tuple[np.ndarray, ...]:
+    def kernel(*values: Any, count: int, reuse: Sequence[bool] = (), **attrs: Any) -> Any:
         outs: list[Any] = [None] * (count * (1 + states))
         numbers = values[count * (2 + states) :]
         for i in range(count):
@@ -56,7 +56,7 @@ def _kernel(step: Callable[..., None], states: int) -> Callable[..., tuple[np.nd
             targets = flat[1:] if made is ins else [value.reshape(-1) for value in made]
             step(flat[0], flat[1:], targets, tuple(map(flat[0].dtype.type, numbers)), **attrs)
             outs[i::count] = made
-        return tuple(outs)
+        return outs[0] if len(outs) == 1 else tuple(outs)  # an op of one output gives it alone
 
     return kernel
 

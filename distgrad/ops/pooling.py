@@ -16,6 +16,7 @@ import numpy as np
 
 from distgrad import dtypes
 from distgrad.families import identity_of
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.indexing import add_along
@@ -82,9 +83,18 @@ def _has_nan(x: np.ndarray) -> bool:
     return x.dtype.kind in "fV" and x.size > 0 and bool(np.isnan(np.max(x)))
 
 
+def _two_windows(rules: tuple[Rule, ...]) -> bool:
+    return len(rules) == 2 and rules[0][0] == rules[1][0] == "window"
+
+
 def _max_pool(x: np.ndarray, *, rules: tuple[Rule, ...]) -> tuple[np.ndarray, np.ndarray]:
     lead, spatial = x.shape[: x.ndim - len(rules)], x.shape[x.ndim - len(rules) :]
     size = tuple(rule[2] for rule in rules)
+    if x.size >= compiled.LEAST and _two_windows(rules) and prod(size) and compiled.fits(x):
+        from distgrad.kernels import pooling
+
+        values, indices = pooling.max_pool(x.reshape(prod(lead), *spatial), (*rules[0][3:], *rules[1][3:]), size)
+        return values.reshape(*lead, *size), indices.reshape(*lead, *size)
     values = np.full((prod(lead), *size), identity_of("max", x.dtype) if x.dtype.kind != "V" else -np.inf, x.dtype)
     indices = np.empty(values.shape, np.int64)
     if values.size:

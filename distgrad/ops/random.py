@@ -14,6 +14,7 @@ import numpy as np
 
 from distgrad import draws, dtypes
 from distgrad.families import elementwise_rows, shape_of
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops.creation import Block, created_meta, created_rows, with_block
@@ -186,6 +187,10 @@ multinomial = Op("multinomial", _multinomial, meta=_multinomial_meta, inputs="p 
 
 def _masked_scale(x: np.ndarray, mask: np.ndarray, keep: float) -> np.ndarray:
     """Gives x * (mask / keep), the quotient rounded to the dtype first as in PyTorch."""
+    if x.size >= compiled.LEAST and mask.shape == x.shape and mask.flags.carray and compiled.fits(x):
+        from distgrad.kernels import elementwise
+
+        return elementwise.masked_scale(x, mask, x.dtype.type(1) / x.dtype.type(keep))
     y = np.empty(np.broadcast_shapes(x.shape, mask.shape), x.dtype)
     np.multiply(x, mask, out=y)
     return np.multiply(y, x.dtype.type(1) / x.dtype.type(keep), out=y)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import dtypes
+from distgrad.dtypes import HALVES
 from distgrad.families import elementwise, identity_of, kept_dim, reduced_shape, reduction, reduction_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
@@ -93,10 +94,10 @@ def _by_groups(x: np.ndarray, axis: Axes) -> np.ndarray:
 
 
 def _sum(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
-    name = x.dtype.name
-    if name in ("float16", "bfloat16"):
+    kind = x.dtype.char
+    if kind in HALVES:
         return np.asarray(_sum(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
-    if not axis or x.size == 0 or name not in ("float32", "float64"):
+    if not axis or x.size == 0 or kind not in "fd":
         return _add(x, axis=axis, keepdims=keepdims)
     return _add_up(x, axis, keepdims)
 
@@ -111,7 +112,7 @@ def reduced_count(shape: tuple[int, ...], axis: Axes) -> int:
 
 
 def _mean(x: np.ndarray, *, axis: Axes, keepdims: bool, count: int | None = None) -> np.ndarray:
-    wide = x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else x
+    wide = x.astype(np.float32) if x.dtype.char in HALVES else x
     total = np.asarray(_sum(wide, axis=axis, keepdims=keepdims))
     divisor = total.dtype.type(reduced_count(x.shape, axis) if count is None else count)
     return (total / divisor).astype(x.dtype, copy=False)
@@ -141,7 +142,7 @@ mean = Op(
 
 
 def _prod(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
-    if x.dtype.name in ("float16", "bfloat16"):
+    if x.dtype.char in HALVES:
         return np.asarray(_multiply(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
     return _multiply(x, axis=axis, keepdims=keepdims)
 
@@ -264,7 +265,7 @@ def _choice(name: str, choose: Chooser) -> Op:
 
 
 def _comparable(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else x
+    return x.astype(np.float32) if x.dtype.char in HALVES else x
 
 
 def _middle_place(x: np.ndarray, axis: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from distgrad.kernels import compiled
 from distgrad.runtime import threads, wire
 from distgrad.runtime.guard import start_time
 from distgrad.runtime.line import WorkerEnd
@@ -37,7 +38,10 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker is told at its start. `timeout` in seconds; `secret` is shared by the session's processes."""
+    """What a worker is told at its start. `timeout` in seconds, `memory` in bytes; `secret` is the session's.
+
+    `fused`: with compiled kernels.
+    """
 
     rank: int
     world_size: int
@@ -47,6 +51,8 @@ class Settings:
     timeout: float
     force_network: bool
     threads: int
+    fused: bool
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +75,11 @@ class WorkerActor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        compiled.enable(settings.fused)
         self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
         self._node_id = ray.get_runtime_context().get_node_id()
         self._over = False
-        self._worker = Worker(settings.rank, settings.world_size)
+        self._worker = Worker(settings.rank, settings.world_size, settings.memory)
         host = ray.util.get_node_ip_address()
         self._group = Group(
             settings.rank, settings.world_size, session=settings.session, secret=settings.secret,
@@ -95,6 +102,8 @@ class WorkerActor:
     def connect(self, addresses: list[Address]) -> None:
         """Opens the channels to the other ranks."""
         self._group.connect(addresses)
+        if compiled.enabled():  # the last thing before work comes: the kernels of the first step are wanted soon
+            compiled.warm_up_in_background()
 
     def serve(self) -> None:
         """Carries out the batches that come on the control line, until the driver closes it."""

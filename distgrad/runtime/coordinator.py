@@ -7,8 +7,6 @@ workers that are too many batches behind.
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -29,11 +27,11 @@ from distgrad.program import Program, render
 from distgrad.propagate import plan_sharded, recreated
 from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put, Reply, Run
+from distgrad.runtime.sites import user_site, where
 
 PENDING_LIMIT = 5_000  # recorded calls before a flush happens by itself
 PROGRAM_LIMIT = 512  # programs kept on the workers
 PUT_BYTES = 8 << 20  # data waiting for the next batch before it is sent at once
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class Backend(Protocol):
@@ -140,7 +138,7 @@ class Coordinator:
         if self.broken is not None:
             raise self._broken_error()
         assert plan.targets is not None
-        site = _site()
+        site = user_site()
         if plan.op.name == "redistribute":
             plan, values = self._shortened(plan, values)
         assert plan.targets is not None
@@ -587,19 +585,3 @@ class Coordinator:
         return SessionError(
             f"the session cannot go on: {type(self.broken).__name__}: {self.broken}; call shutdown() and init() again"
         )
-
-
-def _site() -> tuple[Any, int] | None:
-    frame: Any = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    return None if frame is None else (frame.f_code, frame.f_lasti)
-
-
-def where(site: tuple[Any, int] | None) -> str:
-    """Gives "file:line" of a recorded call."""
-    if site is None:
-        return "an unknown line"
-    code, offset = site
-    line = next((number for start, end, number in code.co_lines() if start <= offset < end), code.co_firstlineno)
-    return f"{code.co_filename}:{line}"

@@ -18,9 +18,9 @@ class LocalGroup:
     transport = "in-process"
     in_process = True
 
-    def __init__(self, world_size: int) -> None:
+    def __init__(self, world_size: int, memory: int | None = None) -> None:
         self.world_size = world_size
-        self.workers = [Worker(rank, world_size) for rank in range(world_size)]
+        self.workers = [Worker(rank, world_size, memory) for rank in range(world_size)]
         self.nodes = 1
         self.threads = 0
         self._replies: list[Reply] = []

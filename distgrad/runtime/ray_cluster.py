@@ -25,6 +25,7 @@ from distgrad.errors import (
     WireError,
     WorkerLostError,
 )
+from distgrad.kernels import compiled
 from distgrad.runtime.actor import CONTROL, Identity, Settings, WorkerActor, pack_messages, unpack_reply
 from distgrad.runtime.guard import start_time
 from distgrad.runtime.interrupts import uninterrupted
@@ -47,7 +48,8 @@ class RayGroup:
     in_process = False
 
     def __init__(
-        self, address: str | None, num_workers: int | None, *, timeout: float, force_network: bool, session: str
+        self, address: str | None, num_workers: int | None, *, timeout: float, force_network: bool, session: str,
+        memory: int | None = None,
     ) -> None:
         self._ray = reach_ray(address, num_workers)
         self._group: Any = None
@@ -59,6 +61,7 @@ class RayGroup:
         self._looked = 0.0
         self._closed = False
         self.timeout = timeout
+        self._memory = memory
         try:
             self._start(num_workers, session, force_network)
         except BaseException:
@@ -94,7 +97,10 @@ class RayGroup:
         }
         remote: Any = ray.remote(**options)(WorkerActor)
         for rank in range(self.world_size):
-            settings = Settings(rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1)
+            settings = Settings(
+                rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1,
+                fused=compiled.enabled(), memory=self._memory,
+            )
             strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
             self._actors.append(
                 remote.options(scheduling_strategy=strategy, name=f"{session}-{rank}").remote(settings)

@@ -84,6 +84,7 @@ def init(
     shard_threshold: int | None = None,
     timeout: float | None = None,
     force_network: bool | None = None,
+    memory_per_worker: int | None = None,
 ) -> Session:
     """Starts the session: from now on large data is sharded over workers and parameters live on each of them.
 
@@ -96,6 +97,9 @@ def init(
             dim). Environment: DISTGRAD_SHARD_THRESHOLD.
         timeout: seconds that a worker may be silent, or keep others waiting at an exchange (default 60). Environment:
             DISTGRAD_TIMEOUT.
+        memory_per_worker: bytes of tensor data that a worker may hold at a time. Programs that need more run over their
+            rows in blocks, forward and backward, where operations work row by row; what is kept (parameters, data,
+            gradients) must fit by itself.
         force_network: exchange over sockets also on one node. Environment: DISTGRAD_FORCE_NETWORK=1.
 
     Raises:
@@ -119,18 +123,23 @@ def init(
     seconds = _number("timeout", timeout, "DISTGRAD_TIMEOUT", DEFAULT_TIMEOUT)
     if seconds <= 0:
         raise ValueError(f"init: timeout must be more than 0 seconds, got {seconds:g}")
+    if memory_per_worker is not None and (
+        isinstance(memory_per_worker, bool) or not isinstance(memory_per_worker, int) or memory_per_worker < 1
+    ):
+        raise ValueError(f"init: memory_per_worker must be a number of bytes, 1 or more, got {memory_per_worker!r}")
     if force_network is None:
         force_network = os.environ.get("DISTGRAD_FORCE_NETWORK", "0") not in ("", "0")
     backend: Any
     if local_mode:
         from distgrad.runtime.local import LocalGroup
 
-        backend = LocalGroup(num_workers or 2)
+        backend = LocalGroup(num_workers or 2, memory_per_worker)
     else:
         from distgrad.runtime.ray_cluster import RayGroup
 
         name = f"distgrad-{os.getpid()}-{os.urandom(4).hex()}"
-        backend = RayGroup(address, num_workers, timeout=seconds, force_network=force_network, session=name)
+        backend = RayGroup(address, num_workers, timeout=seconds, force_network=force_network, session=name,
+                           memory=memory_per_worker)
         # What is registered last runs first: the workers' answers are taken before Ray's own exit handler ends Ray.
         atexit.unregister(shutdown)
         atexit.register(shutdown)

@@ -19,8 +19,8 @@ from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put,
 class Worker:
     """One rank: its slots and its programs."""
 
-    def __init__(self, rank: int, world_size: int) -> None:
-        self.rank, self.world_size = rank, world_size
+    def __init__(self, rank: int, world_size: int, memory: int | None = None) -> None:
+        self.rank, self.world_size, self.memory = rank, world_size, memory
         self.slots: dict[int, Any] = {}
         self.programs: dict[int, Prepared] = {}
 
@@ -51,7 +51,7 @@ class Worker:
             elif isinstance(message, Put):
                 self.slots[message.slot] = message.array
             elif isinstance(message, Define):
-                self.programs[message.program] = Prepared(message.body, self.rank, self.world_size)
+                self.programs[message.program] = Prepared(message.body, self.rank, self.world_size, self._free_memory())
             elif isinstance(message, Fetch):
                 value = self.slots[message.slot]
                 fetched.append((message.request, value.item().describe() if message.describe and type(value) is not Failure
@@ -60,6 +60,13 @@ class Worker:
                 for program in message.programs:
                     self.programs.pop(program, None)
         return Reply(self.rank, tuple(failures), tuple(returned), tuple(fetched), last_run=last_run)
+
+
+    def _free_memory(self) -> int | None:
+        """Gives the bytes of the limit that values of other runs leave; None without a limit."""
+        if self.memory is None:
+            return None
+        return max(self.memory - sum(v.nbytes for v in self.slots.values() if type(v) is np.ndarray), 0)
 
 
 def drive(steps: Generator[Any, Any, Reply], rank: int, run: Callable[[Any], Any]) -> Reply:

@@ -4,6 +4,6 @@
 Invariant: nothing here touches a tensor's value, so importing or using it never moves data.
 """
 
-from distgrad.utils import checkpoint, data, hooks
+from distgrad.utils import checkpoint, data, hooks, model_zoo
 
-__all__ = ["checkpoint", "data", "hooks"]
+__all__ = ["checkpoint", "data", "hooks", "model_zoo"]

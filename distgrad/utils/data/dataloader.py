@@ -60,6 +60,7 @@ class DataLoader:
     """
 
     _initialized = False
+    _seeded = False
 
     def __init__(
         self,
@@ -137,7 +138,9 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         # The seed that torch draws for worker processes: nothing needs it here, but later draws come after it.
-        (self.generator or dg.default_generator).random_integer()
+        if not (self.persistent_workers and self._seeded):  # they live on, with the seed they have
+            (self.generator or dg.default_generator).random_integer()
+            self._seeded = True
         if isinstance(self.dataset, IterableDataset):
             return self._stream()
         if self.batch_sampler is None:

@@ -1,0 +1,51 @@
+"""Compiled kernels of simple arithmetic that numpy does in several passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distgrad.kernels.compiling import kernel
+
+
+@kernel("1 1 1")
+def _relu_backward(h: Any, out: Any, y: Any) -> None:
+    zero = h.dtype.type(0)
+    for i in range(h.size):
+        y[i] = h[i] if out[i] > zero else zero
+
+
+@kernel("1 b1 float 1")
+def _masked_scale(x: Any, mask: Any, scale: Any, y: Any) -> None:
+    factor = x.dtype.type(scale)
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        y[i] = x[i] * (factor if mask[i] else zero)
+
+
+@kernel("2 1")
+def _add_to_rows(y: Any, b: Any) -> None:
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] += b[j]
+
+
+def relu_backward(h: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Gives h where `out` is positive, else 0."""
+    y = np.empty(h.shape, h.dtype)
+    _relu_backward(h.reshape(-1), out.reshape(-1), y.reshape(-1))
+    return y
+
+
+def masked_scale(x: np.ndarray, mask: np.ndarray, scale: float) -> np.ndarray:
+    """Gives x times `scale` where the mask (x's shape) holds, times 0 elsewhere."""
+    y = np.empty(x.shape, x.dtype)
+    _masked_scale(x.reshape(-1), mask.reshape(-1), float(scale), y.reshape(-1))
+    return y
+
+
+def add_to_rows(y: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Adds b (n,) to the rows of y (..., n), in place."""
+    _add_to_rows(y.reshape(-1, y.shape[-1]), b)
+    return y
