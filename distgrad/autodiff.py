@@ -16,6 +16,9 @@ from distgrad.grad_mode import mode, reversing
 from distgrad.graph import Plan
 from distgrad.handles import RemovableHandle
 from distgrad.op import OPS, Rule
+from distgrad.placement import Partial, Shard
+
+_LARGE_BYTES = 1 << 20  # from which a gradient is no longer made whole for the sake of sharing a bucket
 
 _sequence = itertools.count()
 _PRE, _POST = -1, -2  # keys of a node's hooks beside the indices of its outputs
@@ -218,6 +221,9 @@ class GradFn(GraphNode):
                 values.append(() if isinstance(plan.ins[key], type) else plan.ins[key].meta.shape)
             elif kind == "dtype":
                 values.append(plan.ins[key].meta.dtype.name)
+            elif kind == "sharded":
+                placement = None if isinstance(plan.ins[key], type) else plan.ins[key].placement
+                values.append(placement.dim if isinstance(placement, Shard) else None)
             elif kind == "out_shape":
                 values.append(plan.outs[key].meta.shape)
             elif kind == "out_dtype":
@@ -259,6 +265,8 @@ def match(g: Any, spec: Any) -> Any:
             g = OPS["real"](g)
         if g.dtype is not spec.meta.dtype:
             g = OPS["cast"](g, dtype=spec.meta.dtype.name)
+    if isinstance(spec.placement, Shard) and spec.meta.nbytes > _LARGE_BYTES and isinstance(g.placement, Partial):
+        g = OPS["redistribute"](g, placement=spec.placement)  # half the bytes of making it whole on every worker
     return g
 
 

@@ -1,13 +1,10 @@
-"""`compiler` under PyTorch's names: nothing is compiled ahead, so everything stays as it is.
-
-Invariant: what these give back is the very object they were given.
-"""
+"""`compiler` under PyTorch's names: `compile` itself, and what PyTorch puts beside it, which changes nothing here."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from distgrad.settings import compile
+from distgrad.runtime.session import compile
 
 __all__ = ["compile", "cudagraph_mark_step_begin", "disable", "is_compiling", "is_dynamo_compiling", "reset"]
 

@@ -18,6 +18,7 @@ from distgrad.graph import Node, Plan
 from distgrad.op import Op, set_dispatcher
 from distgrad.placement import Spec
 from distgrad.propagate import plan_sharded
+from distgrad.quiet import enter, leave
 from distgrad.views import View, detached, mark_saved, root_of
 
 NUMBERS = frozenset((float, int, bool, complex))
@@ -31,8 +32,11 @@ def run_kernel(plan: Plan, values: list[Any]) -> tuple[np.ndarray, ...]:
     if mode.quiet:
         out = plan.op.kernel(*values, **plan.attrs)
     else:
-        with np.errstate(all="ignore"):
+        before = enter()
+        try:
             out = plan.op.kernel(*values, **plan.attrs)
+        finally:
+            leave(before)
     if plan.single:
         return (out if type(out) is np.ndarray else np.asarray(out),)
     return tuple(o if type(o) is np.ndarray else np.asarray(o) for o in out)
@@ -110,6 +114,8 @@ def install(tensor_type: type) -> None:
         else:
             session = graph.session()
             assert session is not None
+            if graph.recorder[0] is not None:
+                graph.recorder[0].saw(args, values)
             nodes = session.record(plan, values)
 
         fn = None

@@ -123,8 +123,11 @@ def kept_dim(dim: int, axis: tuple[int, ...], keepdims: bool) -> int:
     return dim if keepdims else dim - sum(1 for a in axis if a < dim)
 
 
-def reduction_rows(partial: str | None) -> Callable[..., Iterable[Row]]:
-    """Gives the rows rule of a reduction over `axis`: kept dims stay sharded, reduced ones give Partial(partial)."""
+def reduction_rows(partial: str | None, through: Callable[..., Any] | None = None) -> Callable[..., Iterable[Row]]:
+    """Gives the rows rule of a reduction over `axis`: kept dims stay sharded, reduced ones give Partial(partial).
+
+    `through`: the kernel that combines what every worker makes of its rows, for a reduction with no `partial`.
+    """
 
     def rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
         axis, keepdims = attrs["axis"], attrs["keepdims"]
@@ -133,6 +136,8 @@ def reduction_rows(partial: str | None) -> Callable[..., Iterable[Row]]:
                 yield Row((dim,), (kept_dim(dim, axis, keepdims),) * len(outs))
             elif partial is not None:
                 yield Row((dim,), (partial,) * len(outs))
+            elif through is not None:
+                yield Row((dim,), (None,) * len(outs), through=through)
         if partial == "sum":
             yield Row(("sum",), ("sum",))
 
@@ -141,12 +146,12 @@ def reduction_rows(partial: str | None) -> Callable[..., Iterable[Row]]:
 
 def reduction(name: str, kernel: Callable[..., Any], vjp: Callable[..., Any] | None = None, *,
               partial: str | None = None, result: str = "same", needs_elements: bool = False,
-              outputs: str = "y") -> Op:
+              outputs: str = "y", through: Callable[..., Any] | None = None) -> Op:
     """Makes a reduction over attributes `axis` (sorted tuple of non-negative dims) and `keepdims`.
 
     `partial`: how the parts of shards combine ("sum", "max", "min", "prod"; None: only whole rows). `result`: "same",
     "bool", "int64", "sum" (bool and integers become int64). `needs_elements`: reducing no element is the user's error.
-    The kernel must give the identity of `partial` for an empty shard.
+    The kernel must give the identity of `partial` for an empty shard. `through`: see `reduction_rows`.
     """
 
     def meta(x: TensorMeta, *, axis: tuple[int, ...], keepdims: bool) -> MetaResult:
@@ -161,7 +166,7 @@ def reduction(name: str, kernel: Callable[..., Any], vjp: Callable[..., Any] | N
             kind, cast = dtypes.int64, (dtypes.int64,)
         return (TensorMeta.of(reduced_shape(x.shape, axis, keepdims), kind),) * len(outputs.split()), cast
 
-    return Op(name, kernel, meta=meta, inputs="x", rows=reduction_rows(partial), outputs=outputs,
+    return Op(name, kernel, meta=meta, inputs="x", rows=reduction_rows(partial, through), outputs=outputs,
               vjps=() if vjp is None else (vjp,))
 
 
@@ -178,10 +183,12 @@ def other_dims_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
 
 
 def along(name: str, kernel: Callable[..., Any], vjp: Callable[..., Any] | None = None, *, result: str = "same",
-          outputs: str = "y", second: str | None = None, linear: bool = False) -> Op:
+          outputs: str = "y", second: str | None = None, linear: bool = False,
+          through: Callable[..., Any] | None = None) -> Op:
     """Makes an op along attribute `axis` (one non-negative int) whose outputs have the input's shape.
 
-    `result`: "same", "float" or "sum"; `second`: dtype name of a second output such as indices.
+    `result`: "same", "float" or "sum"; `second`: dtype name of a second output such as indices; `through`: the kernel
+    for rows that are sharded along the axis itself.
     """
 
     def meta(x: TensorMeta, **attrs: Any) -> MetaResult:
@@ -197,6 +204,8 @@ def along(name: str, kernel: Callable[..., Any], vjp: Callable[..., Any] | None 
 
     def rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
         yield from other_dims_rows(ins, outs, attrs)
+        if through is not None and ins[0].ndim:
+            yield Row((attrs["axis"],), (attrs["axis"],) * len(outs), through=through)
         if linear:
             yield Row(("sum",), ("sum",) * len(outs))
 

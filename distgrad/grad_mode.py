@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
+from distgrad.quiet import enter, leave
 
 _GENERATOR = 0x20  # inspect.CO_GENERATOR, without importing inspect
 
@@ -34,12 +34,13 @@ def is_grad_enabled() -> bool:
 def reversing(create: bool) -> Iterator[None]:
     """Sets what holds in a reverse pass: gradients are recorded for `create` only, views are not tracked."""
     before = mode.enabled, mode.track_views, mode.quiet
-    with np.errstate(all="ignore"):
-        mode.enabled, mode.track_views, mode.quiet = create, False, True
-        try:
-            yield
-        finally:
-            mode.enabled, mode.track_views, mode.quiet = before
+    warnings = enter()
+    mode.enabled, mode.track_views, mode.quiet = create, False, True
+    try:
+        yield
+    finally:
+        mode.enabled, mode.track_views, mode.quiet = before
+        leave(warnings)
 
 
 class _GradMode:

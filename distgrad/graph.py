@@ -135,6 +135,7 @@ class Session(Protocol):
 
 
 _session: list[Session | None] = [None]
+recorder: list[Any] = [None]  # what watches the recording of a compiled function, see runtime.compiled
 
 
 def session() -> Session | None:
@@ -175,7 +176,7 @@ def local_only() -> Iterator[None]:
 def flush_hint() -> None:
     """Says that now is a good moment to send what is pending (an optimizer has finished its step)."""
     current = _session[0]
-    if current is not None:
+    if current is not None and recorder[0] is None:
         current.step_done()
 
 

@@ -125,6 +125,7 @@ from distgrad.random import (
 )
 from distgrad.runtime.map_shards import map_shards
 from distgrad.runtime.session import (
+    compile,
     explain,
     init,
     is_initialized,
@@ -140,7 +141,6 @@ from distgrad.settings import (
     are_fused_kernels_enabled,
     channels_last,
     channels_last_3d,
-    compile,
     contiguous_format,
     get_default_device,
     get_float32_matmul_precision,

@@ -12,6 +12,8 @@ type; it raises the user's errors. `casts` gives the dtype each input is convert
     g                 the cotangent of the output (a tuple of them where the op has several outputs)
     y                 the output (or an output's own name where there are several)
     x, a, b, ...      an input, by the op's own names          x_shape, x_dtype   its metadata, nothing saved
+    x_sharded         the dim it was sharded along, or None: an op whose output is x's gradient takes that as attribute
+                      `sharded`, and is then run so that its output is sharded likewise, if that can be
     axis, ...         an attribute of the call                 inputs, shapes     for ops with any number of inputs
 """
 
@@ -33,14 +35,40 @@ class Row(NamedTuple):
     `scales` (inputs, then outputs) says how many rows of each sharded tensor make one common block; offsets of all
     sharded tensors of a row are the same number of blocks. None: 1 for all. `through` is a kernel that exchanges rows
     between workers and takes the op's place: a module-level generator function `through(context, *arrays, **attrs)`
-    that yields exchange rounds, where `context` has `rank`, `world_size`, `ins` and `outs` (specs); its sharded outputs
-    are balanced.
+    that yields exchange rounds, where `context` has `rank`, `world_size`, `ins` and `outs` (specs). Its sharded inputs
+    share offsets where they have equally many rows; a sharded output has those of the inputs with as many rows as it,
+    or is balanced. `exchanging` says of a kernel what it moves.
     """
 
     ins: tuple[Entry, ...]
     outs: tuple[Entry, ...]
     scales: tuple[int, ...] | None = None
     through: Callable[..., Any] | None = None
+
+
+def exchanging(*, moves: float = 1.0, stays: int | None = None, in_turn: int | None = None) -> Callable[[Any], Any]:
+    """Marks a kernel that exchanges rows: `moves`, about which part of its rows; `stays`, the input of which none move;
+    `in_turn`, the input whose blocks every worker gets one after the other, never all at once."""
+
+    def mark(kernel: Any) -> Any:
+        kernel.moves, kernel.stays, kernel.in_turn = moves, stays, in_turn
+        return kernel
+
+    return mark
+
+
+def exchange_bytes(through: Any, ins: Sequence[Any], outs: Sequence[Any], world_size: int) -> float:
+    """Gives about how many bytes a worker receives in a kernel that exchanges rows.
+
+    Inputs and outputs are pairs (meta, dim it is sharded along or None); numbers are left out.
+    """
+    turning = getattr(through, "in_turn", None)
+    if turning is not None:
+        return float(ins[turning][0].nbytes * (1 - 1 / world_size))
+    stays = getattr(through, "stays", None)
+    given = sum(m.nbytes for i, (m, dim) in enumerate(ins) if dim is not None and i != stays) / world_size
+    made = sum(m.nbytes / world_size if dim is not None else m.nbytes * (world_size - 1.0) for m, dim in outs)
+    return min(given * getattr(through, "moves", 1.0), made)
 
 
 MetaResult = tuple[tuple[TensorMeta, ...], tuple[Any, ...] | None]
@@ -174,7 +202,7 @@ class Rule:
             elif name in op.input_names and not op.variadic:
                 self.inputs.append(op.input_names.index(name))
                 self.sources.append(("in", op.input_names.index(name)))
-            elif suffix in ("shape", "dtype") and stem in op.input_names:
+            elif suffix in ("shape", "dtype", "sharded") and stem in op.input_names:
                 self.sources.append((suffix, op.input_names.index(stem)))
             elif suffix in ("shape", "dtype") and stem in op.outputs:
                 self.sources.append((f"out_{suffix}", op.outputs.index(stem)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distgrad.op import Op
+from distgrad.op import Op, exchange_bytes
 from distgrad.placement import Partial, Replicate, Shard, Spec
 
 
@@ -107,7 +107,11 @@ def bytes_moved(instruction: Instruction, world_size: int) -> int:
     if not instruction.exchanges or world_size == 1:
         return 0
     if instruction.through is not None:
-        return sum(s.meta.nbytes for s in instruction.out_specs) // world_size
+        ins, outs = (
+            [(s.meta, s.placement.dim if isinstance(s.placement, Shard) else None) for s in specs if isinstance(s, Spec)]
+            for specs in (instruction.in_specs, instruction.out_specs)
+        )
+        return int(exchange_bytes(instruction.through, ins, outs, world_size))
     total = 0
     for before, after in zip(instruction.in_specs, instruction.out_specs):
         source, target, nbytes = before.placement, after.placement, before.meta.nbytes

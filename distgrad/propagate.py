@@ -6,11 +6,12 @@ Invariant: every choice gives the same values; only the bytes moved differ.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from distgrad.graph import Plan, Session
 from distgrad.meta import TensorMeta
-from distgrad.op import Entry, Op, Row
+from distgrad.op import Entry, Op, Row, exchange_bytes
 from distgrad.placement import REPLICATE, Partial, Placement, Replicate, Shard, Spec, balanced
 
 # What starting a collective is worth, in bytes moved: some tens of microseconds at about 1 GB/s.
@@ -40,10 +41,18 @@ def move_cost(nbytes: int, source: Placement | None, target: Placement, world_si
     if isinstance(source, Partial):
         # What is small and cut now has to be put together again, at the price of another collective.
         return nbytes * share + 2 * COLLECTIVE_BYTES if isinstance(target, Shard) else 2 * nbytes * share + COLLECTIVE_BYTES
-    if isinstance(target, Replicate):
-        return nbytes * share + COLLECTIVE_BYTES
+    if isinstance(target, Replicate):  # a large tensor might not fit: rather not whole on every worker
+        return nbytes * share * (1.5 if nbytes > LARGE_BYTES else 1.0) + COLLECTIVE_BYTES
     # Rows cut along another dim than those they will meet again have to be moved once more, sooner or later.
-    return nbytes * share / world_size + 1.5 * COLLECTIVE_BYTES
+    return nbytes * share * _largest_share(target, world_size) + 1.5 * COLLECTIVE_BYTES
+
+
+def _largest_share(target: Placement, world_size: int) -> float:
+    """Gives the part of a tensor that the busiest worker gets: few rows are not cut evenly."""
+    offsets = target.offsets if isinstance(target, Shard) else None
+    if not offsets or not offsets[-1]:
+        return 1 / world_size
+    return max(b - a for a, b in pairwise(offsets)) / offsets[-1]
 
 
 def plan_sharded(
@@ -67,6 +76,8 @@ def plan_sharded(
         cost = _inputs_cost(specs, targets, world_size)
         if any(not isinstance(s, type) and isinstance(s.placement, Shard | Partial) for s in specs):
             cost += _operations(metas, outs) * (1 - 1 / world_size) / _OPERATIONS_PER_BYTE
+        if attrs.get("sharded") is not None:
+            cost += outs[0].nbytes
         best = (cost, None, targets, (REPLICATE,) * len(outs))
     for row in rows:
         placed = place_row(row, specs, outs, world_size)
@@ -79,8 +90,11 @@ def plan_sharded(
         # holds up everything behind it, and what it saves is often gathered later: rows stay where they are unless that
         # costs many times as much.
         cost += reduction / (12 if cost < COLLECTIVE_BYTES else 1)
+        if attrs.get("sharded") is not None:
+            out = out_placements[0]
+            cost += 0 if isinstance(out, Shard) and out.dim == attrs["sharded"] else outs[0].nbytes
         if row.through is not None:
-            cost += sum(m.nbytes for m in outs) / world_size + COLLECTIVE_BYTES
+            cost += _exchange_cost(row, specs, ins, outs, out_placements, world_size)
         if cost < (float("inf") if best is None else best[0]):
             best = (cost, row, ins, out_placements)
     assert best is not None
@@ -130,6 +144,20 @@ def _reduction_cost(
     return max(later - saved, 0.0)
 
 
+def _exchange_cost(
+    row: Row, specs: tuple[Any, ...], ins: tuple[Any, ...], outs: tuple[TensorMeta, ...],
+    placements: tuple[Placement, ...], world_size: int,
+) -> float:
+    """Gives what the exchange of a row costs."""
+    given = [(s.meta, _dim(p)) for s, p in zip(specs, ins) if not isinstance(s, type)]
+    moved = exchange_bytes(row.through, given, [(m, _dim(p)) for m, p in zip(outs, placements)], world_size)
+    return moved + (1 if getattr(row.through, "in_turn", None) is None else world_size) * COLLECTIVE_BYTES
+
+
+def _dim(placement: Placement | None) -> int | None:
+    return placement.dim if isinstance(placement, Shard) else None
+
+
 def _operations(metas: list[Any], outs: tuple[TensorMeta, ...]) -> float:
     """Gives about how many multiplications an op does: for a product of two matrices, just as many."""
     sizes = [m.size for m in (*metas, *outs) if not isinstance(m, type)]
@@ -153,6 +181,8 @@ def place_row(
 
     Offsets follow the largest input that is already sharded as the row wants; otherwise blocks are balanced.
     """
+    if row.through is not None:
+        return _place_exchange(row, specs, outs, world_size)
     count = len(specs)
     scales = row.scales or (1,) * (count + len(outs))
     blocks = base = None
@@ -173,13 +203,12 @@ def place_row(
             assert offsets is not None
             if all(o % scale == 0 for o in offsets):
                 base, largest = tuple(o // scale for o in offsets), spec.meta.nbytes
-    if row.through is None:
-        for entry, meta, scale in zip(row.outs, outs, scales[count:]):
-            if isinstance(entry, int):
-                if blocks is None:
-                    blocks = meta.shape[entry] // scale
-                if meta.shape[entry] != blocks * scale:
-                    return None
+    for entry, meta, scale in zip(row.outs, outs, scales[count:]):
+        if isinstance(entry, int):
+            if blocks is None:
+                blocks = meta.shape[entry] // scale
+            if meta.shape[entry] != blocks * scale:
+                return None
     if blocks is not None and base is None:
         base = balanced(blocks, world_size)
 
@@ -194,9 +223,27 @@ def place_row(
     ins = tuple(
         None if isinstance(s, type) else placement(e, scale) for e, s, scale in zip(row.ins, specs, scales)
     )
-    if row.through is not None:
-        return ins, tuple(
-            Shard(e, balanced(m.shape[e], world_size)) if isinstance(e, int) else placement(e, 1)
-            for e, m in zip(row.outs, outs)
-        )
     return ins, tuple(placement(e, scale) for e, scale in zip(row.outs, scales[count:]))
+
+
+def _place_exchange(
+    row: Row, specs: tuple[Any, ...], outs: tuple[TensorMeta, ...], world_size: int
+) -> tuple[tuple[Placement | None, ...], tuple[Placement, ...]]:
+    """Gives the placements of a row whose kernel exchanges: offsets are shared by what has equally many rows."""
+    found: dict[int, tuple[int, ...]] = {}
+    largest: dict[int, int] = {}
+    for entry, spec in zip(row.ins, specs):
+        if isinstance(entry, int):
+            rows, current = spec.meta.shape[entry], spec.placement
+            if isinstance(current, Shard) and current.dim == entry and spec.meta.nbytes > largest.get(rows, -1):
+                assert current.offsets is not None
+                found[rows], largest[rows] = current.offsets, spec.meta.nbytes
+
+    def placement(entry: Entry, meta: TensorMeta) -> Placement:
+        if isinstance(entry, int):
+            rows = meta.shape[entry]
+            return Shard(entry, found.get(rows) or balanced(rows, world_size))
+        return REPLICATE if entry is None else Partial(entry)
+
+    ins = tuple(None if isinstance(s, type) else placement(e, s.meta) for e, s in zip(row.ins, specs))
+    return ins, tuple(placement(e, m) for e, m in zip(row.outs, outs))

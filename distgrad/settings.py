@@ -12,7 +12,7 @@ from distgrad.kernels import compiled
 
 __all__ = [
     "are_deterministic_algorithms_enabled", "are_fused_kernels_enabled", "channels_last", "channels_last_3d",
-    "compile", "contiguous_format", "get_default_device", "get_float32_matmul_precision", "get_num_interop_threads",
+    "contiguous_format", "get_default_device", "get_float32_matmul_precision", "get_num_interop_threads",
     "get_num_threads", "is_autocast_enabled", "layout", "memory_format", "preserve_format", "set_default_device",
     "set_float32_matmul_precision", "set_flush_denormal", "set_fused_kernels", "set_num_interop_threads",
     "set_num_threads", "set_warn_always", "sparse_coo", "strided", "typename", "use_deterministic_algorithms",
@@ -53,14 +53,6 @@ preserve_format = memory_format("preserve_format")
 # Memory is row-major whatever is asked for: these have no effect but on `is_contiguous`.
 channels_last = memory_format("channels_last")
 channels_last_3d = memory_format("channels_last_3d")
-
-
-def compile(model: Any = None, **options: Any) -> Any:
-    """Gives the function or module as it is: sharded programs are recorded and cached without being asked to.
-
-    A decorator with or without arguments. PyTorch: torch.compile.
-    """
-    return (lambda function: function) if model is None else model
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:

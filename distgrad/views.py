@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.grad_mode import mode
-from distgrad.graph import Node
+from distgrad.graph import Node, recorder
 from distgrad.op import Op, is_tensor
 
 
@@ -120,6 +120,8 @@ def rebind(tensor: Any, value: Any) -> None:
     Their history becomes that of the value, unless gradients are off or they are written through a detached tensor.
     """
     tensor._now()
+    if recorder[0] is not None:
+        recorder[0].bound(tensor)
     if value is not tensor and root_of(value)._shares_numpy and value._now().data is not None:
         value = _copied(value)  # its owner may write to it later
     written = []  # the tensor and what it is a view of: each with its new value, and whether that has no history

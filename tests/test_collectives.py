@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distgrad.errors import WireError
-from distgrad.runtime import collectives
+from distgrad.runtime import collectives, taking
 from distgrad.runtime.collectives import Counter, Exchange, Reduction, run_lockstep
 
 WORLDS = [1, 2, 3, 5, 8]
@@ -264,7 +264,7 @@ def test_take_rows(world_size):
         blocks = np.split(whole, offsets[1:-1])
         counter = Counter()
         results = run_lockstep(
-            [collectives.take_rows(r, world_size, blocks[r], offsets, index, out_offsets) for r in range(world_size)],
+            [taking.take_rows(r, world_size, blocks[r], offsets, index, out_offsets) for r in range(world_size)],
             counter,
         )
         for got, want in zip(results, np.split(whole[index], out_offsets[1:-1]), strict=True):
@@ -280,9 +280,9 @@ def test_take_rows_names_the_bad_index():
         with pytest.raises(
             IndexError, match=f"index {bad} at position 1 is out of range for 6 rows; allowed are 0 to 5"
         ):
-            next(collectives.take_rows(0, 2, block, (0, 3, 6), np.array([0, bad]), (0, 1, 2)))
+            next(taking.take_rows(0, 2, block, (0, 3, 6), np.array([0, bad]), (0, 1, 2)))
     with pytest.raises(IndexError, match="there are no rows"):
-        next(collectives.take_rows(0, 2, block[:0], (0, 0, 0), np.array([0]), (0, 1, 1)))
+        next(taking.take_rows(0, 2, block[:0], (0, 0, 0), np.array([0]), (0, 1, 1)))
 
 
 @pytest.mark.parametrize("world_size", WORLDS)

@@ -18,10 +18,10 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
+    "quiet",
     "errors dtypes device grad_mode grad_names handles kernels mersenne printing serialization_format warn jit amp "
     "backends datasets size accelerator distributed hub mps multiprocessing version xpu",
     "meta settings draws cuda",
-    "compiler",
     "placement",
     "op",
     "families graph",
@@ -36,6 +36,7 @@ LAYERS = [
     "operators inplace methods",
     "in_place_functions",
     "runtime",
+    "compiler",
     "serialization",
     "namespace",
     "autograd testing data fft linalg masked signal special",

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from distgrad.errors import CollectiveTimeout, GroupAborted, WireError, WorkerLostError
-from distgrad.runtime import collectives, tcp
+from distgrad.runtime import collectives, taking, tcp
 from distgrad.runtime.collectives import Exchange, run_lockstep
 from distgrad.runtime.shared_memory import process_start_time
 from distgrad.runtime.transport import Group
@@ -143,7 +143,7 @@ def battery(rank, world_size):
         yield collectives.barrier(rank, world_size)
         if axis == 0 and shape[0]:
             index = rng.integers(0, shape[0], 9)
-            yield collectives.take_rows(rank, world_size, block, offsets, index, out)
+            yield taking.take_rows(rank, world_size, block, offsets, index, out)
 
 
 def digest(result):

@@ -61,8 +61,6 @@ class _Rows:
         op = instruction.op
         if instruction.exchanges or instruction.through is not None or op.name in _USER:
             return False
-        if op.reuses and not op.collective:
-            return False
         specs = [s for s in (*instruction.in_specs, *instruction.out_specs) if not isinstance(s, type)]
         if not any(map(_sharded, specs)) or any(_sharded(s) and not self.scale(s) for s in specs):
             return False
@@ -72,7 +70,7 @@ class _Rows:
             return False
         if op.name == "redistribute":
             return _sharded(instruction.out_specs[0]) and isinstance(instruction.in_specs[0].placement, Replicate)
-        return not op.collective
+        return not op.collective and not op.reuses
 
 
 def plan(program: Program, rank: int, memory: int | None = None) -> tuple[Program, list[Segment]]:

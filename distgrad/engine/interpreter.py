@@ -251,8 +251,7 @@ def run(
                 if step.generator:
                     attrs = step.attrs
                     if step.reuses:
-                        reuse = [r in step.free and _owned(values, p) for p, r in enumerate(step.ins)]
-                        attrs = {**attrs, "reuse": reuse}
+                        attrs = {**attrs, "reuse": [r in step.free and _owned(values, p) for p, r in enumerate(step.ins)]}
                     outs = yield step.function(step.context, *values, **attrs)
                     if type(outs) is Failure and poison is None:
                         outs = _failure(step, rank, sequence, values, outs)

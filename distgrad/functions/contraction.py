@@ -458,9 +458,7 @@ def trace(input: Tensor) -> Tensor:
     _check("trace", input=input)
     if input.ndim != 2:
         raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {input.ndim}")
-    if input.shape[0] != input.shape[1]:
-        return ops.einsum_single(diagonal(input, offset=0, axis1=0, axis2=1), equation="a->")
-    return ops.einsum_single(input, equation="aa->")
+    return ops.einsum_single(diagonal(input, offset=0, axis1=0, axis2=1), equation="a->")
 
 
 def multi_dot(tensors: Sequence[Tensor]) -> Tensor:

@@ -13,16 +13,19 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.functions.creation import fill_number
 from distgrad.functions.data import from_numpy
+from distgrad.functions.distinct import is_spread, places_where
 from distgrad.functions.labels import shown_as
 from distgrad.functions.subscript import getitem, setitem
 from distgrad.functions.subscript import index_put as _index_put
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import indexing as ops
+from distgrad.ops.across import sharded_dim
 from distgrad.ops.creation import full
 from distgrad.ops.elementwise import cast, clamp_min, floor_divide, vanish
 from distgrad.ops.elementwise import where as _where
-from distgrad.ops.movement import expand, reshape
+from distgrad.ops.masking import unravel
+from distgrad.ops.movement import concat, expand, reshape
 from distgrad.ops.movement import slice as slice_op
 from distgrad.ops.scatter_reduce import reduce_along
 
@@ -112,7 +115,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     """Adds alpha times the rows of `source` to the rows `index` names (PyTorch: torch.index_add)."""
     whole, axis, index = _row_index("index_add", input, dim, index)
     source = _row_source("index_add", whole, axis, index, source)
-    added = ops.add_rows(source, index, shape=tuple(whole.shape), axis=axis, wrap=False)
+    added = ops.add_rows(source, index, shape=tuple(whole.shape), axis=axis, wrap=False, sharded=sharded_dim(whole))
     result = whole + (added if alpha == 1 else added * alpha)
     return reshape(result, shape=()) if input.ndim == 0 else result
 
@@ -359,7 +362,7 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     flat, places = reshape(input, shape=(input.numel(),)), reshape(index, shape=(index.numel(),))
     values = reshape(source, shape=(index.numel(),))
     if accumulate:
-        new = flat + ops.add_rows(values, places, shape=tuple(flat.shape), axis=0)
+        new = flat + ops.add_rows(values, places, shape=tuple(flat.shape), axis=0, sharded=sharded_dim(flat))
     else:
         new = ops.put_rows(flat, places, values, axis=0)
     return reshape(new, shape=tuple(input.shape))
@@ -371,7 +374,8 @@ def index_put(input: Tensor, indices: tuple[Tensor, ...], values: Tensor, accumu
     found: list[Any] = []
     for index in indices:
         if index.dtype is dtypes.bool_:
-            found += [from_numpy(i) for i in np.nonzero(index.numpy())]
+            found += unravel(places_where(index), tuple(index.shape)) if is_spread(index) else [
+                from_numpy(i) for i in np.nonzero(index.numpy())]
         else:
             found.append(index)
     if len(found) > input.ndim:
@@ -398,13 +402,20 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     return _where(mask, _scalar("masked_fill", input, value), input)
 
 
+def _mask_places(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Gives the positions where a mask, broadcast to `shape` and flattened, holds."""
+    if is_spread(mask):
+        return places_where(_expanded(mask, shape))
+    return from_numpy(np.flatnonzero(np.broadcast_to(mask.numpy(), shape)))
+
+
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """Gives the elements where the mask holds, as 1-d (PyTorch: torch.masked_select). Reads the mask."""
     _check_mask("masked_select", mask)
     shape = broadcast_shapes("masked_select", tuple(input.shape), tuple(mask.shape))
-    places = np.flatnonzero(np.broadcast_to(mask.numpy(), shape))
+    places = _mask_places(mask, shape)
     whole = _expanded(input, shape)
-    return ops.take_rows(reshape(whole, shape=(whole.numel(),)), from_numpy(places), axis=0)
+    return ops.take_rows(reshape(whole, shape=(whole.numel(),)), places, axis=0)
 
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
@@ -412,20 +423,26 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     _check_mask("masked_scatter", mask)
     _same_dtype("masked_scatter", input, source)
     shape = broadcast_shapes("masked_scatter", tuple(input.shape), tuple(mask.shape))
-    places = np.flatnonzero(np.broadcast_to(mask.numpy(), shape))
-    if source.numel() < len(places):
+    places = _mask_places(mask, shape)
+    count = places.shape[0]
+    if source.numel() < count:
         raise RuntimeError(
-            f"masked_scatter: Number of elements of source < number of ones in mask ({source.numel()} < {len(places)})"
+            f"masked_scatter: Number of elements of source < number of ones in mask ({source.numel()} < {count})"
         )
     whole = _expanded(input, shape)
-    values = slice_op(reshape(source, shape=(source.numel(),)), 0, axis=0, size=len(places), step=1)
-    new = ops.put_rows(reshape(whole, shape=(whole.numel(),)), from_numpy(places), values, axis=0)
+    values = slice_op(reshape(source, shape=(source.numel(),)), 0, axis=0, size=count, step=1)
+    new = ops.put_rows(reshape(whole, shape=(whole.numel(),)), places, values, axis=0)
     return reshape(new, shape=shape)
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Gives the positions (N, ndim) of elements that are not zero, or a tuple of ndim index tensors (PyTorch:
     torch.nonzero). Reads the values."""
+    if is_spread(input):
+        places = unravel(places_where(input), tuple(input.shape))
+        if as_tuple:
+            return tuple(places)
+        return concat(*(reshape(p, shape=(p.shape[0], 1)) for p in places), axis=1)
     found = np.nonzero(np.atleast_1d(input.detach().numpy()) if as_tuple else input.detach().numpy()[None])
     if as_tuple:
         return tuple(from_numpy(f) for f in found)

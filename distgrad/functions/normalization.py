@@ -17,6 +17,7 @@ from distgrad.functions.precision import in_float32
 from distgrad.functions.reduction import vector_norm
 from distgrad.meta import broadcast_shapes, normalize_dim
 from distgrad.ops import normalization as ops
+from distgrad.ops.across import sharded_dim
 from distgrad.ops.elementwise import clamp_min, rsqrt, square
 
 __all__ = ["batch_norm", "cosine_similarity", "group_norm", "instance_norm", "layer_norm", "local_response_norm",
@@ -67,7 +68,8 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     `weight` and `bias` have that shape; RuntimeError for shapes that do not fit. PyTorch: F.layer_norm.
     """
     axis = _trailing(input, normalized_shape, "layer_norm", weight=weight, bias=bias)
-    if weight is not None and bias is not None and weight.dtype is bias.dtype is input.dtype:
+    spread = sharded_dim(input) in axis  # over the workers: its means are exchanged
+    if weight is not None and bias is not None and weight.dtype is bias.dtype is input.dtype and not spread:
         return ops.layer_norm(input, weight, bias, axis=axis, eps=float(eps))[0]
     y, _ = ops.standardize(input, axis=axis, eps=float(eps))
     return _affine(y, weight, bias)

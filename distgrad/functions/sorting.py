@@ -13,6 +13,7 @@ import numpy as np
 
 from distgrad import dtypes
 from distgrad.functions.data import from_numpy
+from distgrad.functions.distinct import distinct, is_spread
 from distgrad.functions.reduction import return_type
 from distgrad.meta import normalize_dim
 from distgrad.op import is_tensor
@@ -112,6 +113,11 @@ def _results(found: list[np.ndarray]) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
+def _asked(found: tuple[Tensor, Tensor, Tensor], inverse: bool, counts: bool) -> Any:
+    results = (found[0], *([found[1]] if inverse else []), *([found[2]] if counts else []))
+    return results if len(results) > 1 else results[0]
+
+
 def unique(
     input: Tensor,
     sorted: bool = True,
@@ -120,7 +126,9 @@ def unique(
     dim: int | None = None,
 ) -> Any:
     """Gives the distinct elements (or rows of `dim`) in rising order, and if asked where each went and how often it
-    occurs (PyTorch: torch.unique). Reads the values; every NaN is distinct."""
+    occurs (PyTorch: torch.unique). Reads the values, of a sharded tensor their number; every NaN is distinct."""
+    if dim is None and is_spread(input):
+        return _asked(distinct(input, consecutive=False), return_inverse, return_counts)
     values = input.detach().numpy()
     axis = None if dim is None else normalize_dim("unique", dim, input.ndim)
     found, inverse, counts = np.unique(values, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
@@ -133,7 +141,10 @@ def unique(
 def unique_consecutive(
     input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
-    """Drops repeats of the element (or row of `dim`) before (PyTorch: torch.unique_consecutive). Reads the values."""
+    """Drops repeats of the element (or row of `dim`) before (PyTorch: torch.unique_consecutive). Reads the values, of a
+    sharded tensor their number."""
+    if dim is None and is_spread(input):
+        return _asked(distinct(input, consecutive=True), return_inverse, return_counts)
     values = input.detach().numpy()
     axis = None if dim is None else normalize_dim("unique_consecutive", dim, input.ndim)
     rows = values.reshape(-1) if axis is None else np.moveaxis(values, axis, 0)

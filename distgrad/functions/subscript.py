@@ -18,11 +18,14 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.functions.creation import fill_number
 from distgrad.functions.data import from_numpy
+from distgrad.functions.distinct import is_spread, places_where
 from distgrad.meta import broadcast_shapes
 from distgrad.op import is_tensor
 from distgrad.ops import indexing as ops
+from distgrad.ops.across import sharded_dim
 from distgrad.ops.creation import full
 from distgrad.ops.elementwise import cast, ne, where
+from distgrad.ops.masking import unravel
 from distgrad.ops.movement import clone, expand, inverse, permute, reshape, slice_scatter
 from distgrad.ops.movement import slice as slice_op
 
@@ -180,11 +183,18 @@ def _check_mask(mask: _Mask, shape: Sequence[int], dim: int) -> None:
 
 
 def _positions(advanced: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    """Turns masks into the positions of their true elements, one array per dim. This reads the masks' values."""
+    """Turns masks into the positions of their true elements, one array per dim. This reads the masks' values.
+
+    Of a sharded mask, only how many are true is read.
+    """
     found: list[tuple[int, Any]] = []
     for position, item in advanced:
         if not isinstance(item, _Mask):
             found.append((position, item))
+            continue
+        if item.ndim and is_spread(item.value):
+            places = unravel(places_where(item.value), tuple(item.value.shape))
+            found += [(position + d, where_true) for d, where_true in enumerate(places)]
             continue
         value = np.asarray(item.value.numpy() if is_tensor(item.value) else item.value) != 0
         if item.ndim == 0:
@@ -256,7 +266,8 @@ def index_put(x: Tensor, indices: Sequence[Any], axes: Sequence[int], value: Any
     found = _gather_dims(x, list(zip(axes, indices)))
     taken = (*found.x.shape[: found.axis], *found.index.shape, *found.x.shape[found.axis + 1 :])
     if accumulate:
-        added = ops.add_rows(_spread(value, taken, x), found.index, shape=tuple(found.x.shape), axis=found.axis)
+        added = ops.add_rows(_spread(value, taken, x), found.index, shape=tuple(found.x.shape), axis=found.axis,
+                             sharded=sharded_dim(found.x))
         return found.restore(found.x + added)
     if is_tensor(value) and value.ndim:
         value = _spread(value, taken, x)

@@ -8,7 +8,7 @@ Definitions: the PyTorch pages of torch.nn.functional.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from distgrad.families import along, elementwise, other_dims_rows, reduced_shape
 from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
+from distgrad.ops import across_reduction
 from distgrad.ops.elementwise import (
     clamp_min_array,
     exp,
@@ -403,9 +404,14 @@ def _pair_meta(h: TensorMeta, out: TensorMeta, *, axis: int) -> MetaResult:
     return (out,), None if h.dtype is out.dtype else (out.dtype, None)
 
 
-def _pair_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
-    yield from other_dims_rows(ins, outs, attrs)
-    yield Row(("sum", None), ("sum",))
+def _pair_rows(through: Callable[..., Any]) -> Callable[..., Iterable[Row]]:
+    def rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+        yield from other_dims_rows(ins, outs, attrs)
+        if outs[0].ndim:
+            yield Row((attrs["axis"],) * 2, (attrs["axis"],), through=through)
+        yield Row(("sum", None), ("sum",))
+
+    return rows
 
 
 def _along_axis(x: Any, axis: int) -> Any:
@@ -417,13 +423,17 @@ def softmax_backward_rule(g: Any, h: Any, out: Any, axis: int) -> Any:
     return g * (h - _along_axis(h * out, axis)) - h * _along_axis(g * out, axis)
 
 
-softmax = along("softmax", _softmax, lambda g, y, axis: softmax_backward(g, y, axis=axis))
+softmax = along("softmax", _softmax, lambda g, y, axis: softmax_backward(g, y, axis=axis),
+                through=across_reduction.softmax)
 softmax_backward: Op = Op(
-    "softmax_backward", _softmax_backward, meta=_pair_meta, inputs="h out", rows=_pair_rows,
+    "softmax_backward", _softmax_backward, meta=_pair_meta, inputs="h out",
+    rows=_pair_rows(across_reduction.softmax_backward),
     vjps=(lambda g, out, axis: softmax_backward(g, out, axis=axis), softmax_backward_rule))
-log_softmax = along("log_softmax", _log_softmax, lambda g, y, axis: log_softmax_backward(g, y, axis=axis))
+log_softmax = along("log_softmax", _log_softmax, lambda g, y, axis: log_softmax_backward(g, y, axis=axis),
+                    through=across_reduction.log_softmax)
 log_softmax_backward: Op = Op(
-    "log_softmax_backward", _log_softmax_backward, meta=_pair_meta, inputs="h out", rows=_pair_rows, vjps=(
+    "log_softmax_backward", _log_softmax_backward, meta=_pair_meta, inputs="h out",
+    rows=_pair_rows(across_reduction.log_softmax_backward), vjps=(
         lambda g, out, axis: g - _along_axis(g * exp(out), axis),
         lambda g, h, out, axis: neg(_along_axis(h, axis) * g * exp(out))))
 
@@ -448,4 +458,4 @@ def _logsumexp_rule(g: Any, y: Any, x: Any, axis: tuple[int, ...], keepdims: boo
 
 
 # The rule needs input and output: recomputing either costs a pass over the input.
-logsumexp = reduction("logsumexp", _logsumexp, _logsumexp_rule)
+logsumexp = reduction("logsumexp", _logsumexp, _logsumexp_rule, through=across_reduction.logsumexp)

@@ -24,8 +24,9 @@ from distgrad.families import contraction_rows
 from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
+from distgrad.ops import across_blocks
 from distgrad.ops.elementwise import cast
-from distgrad.ops.movement import permute
+from distgrad.ops.movement import diagonal, permute
 from distgrad.ops.reduction import sum as sum_over
 from distgrad.placement import Spec
 
@@ -99,7 +100,12 @@ def _matmul_meta(a: TensorMeta, b: TensorMeta) -> MetaResult:
 
 def _matmul_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     a, b = ins
-    return _batch_rows(a.shape, b.shape, outs[0].shape, b.ndim - 1, a.ndim - 1, b.ndim - 2)
+    yield from _batch_rows(a.shape, b.shape, outs[0].shape, b.ndim - 1, a.ndim - 1, b.ndim - 2)
+    last = outs[0].ndim - 1
+    for dim in (b.ndim - 2, b.ndim - 1):
+        yield Row((a.ndim - 2, dim), (last - 1,), through=across_blocks.matmul_right)
+    for dim in (a.ndim - 2, a.ndim - 1):
+        yield Row((dim, b.ndim - 1), (last,), through=across_blocks.matmul_left)
 
 
 def _transposed_product(left: Any, right: Any, ndim: int) -> Any:
@@ -149,7 +155,9 @@ def _linear_meta(x: TensorMeta, w: TensorMeta) -> MetaResult:
 
 def _linear_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     x, w = ins
-    return _batch_rows(x.shape, w.shape, outs[0].shape, 0, x.ndim - 1, 1)
+    yield from _batch_rows(x.shape, w.shape, outs[0].shape, 0, x.ndim - 1, 1)
+    for dim in range(2):
+        yield Row((x.ndim - 2, dim), (x.ndim - 2,), through=across_blocks.linear)
 
 
 linear = Op(
@@ -338,7 +346,8 @@ def _pair_meta(a: TensorMeta, b: TensorMeta, *, equation: str) -> MetaResult:
 
 def _pair_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     terms, output = _split(attrs["equation"])
-    return contraction_rows(terms, output)
+    yield from contraction_rows(terms, output)
+    yield from across_blocks.einsum_rows(attrs["equation"], outs[0].dtype)
 
 
 def _pair_grad_a(g: Any, b: Any, equation: str) -> Any:
@@ -361,6 +370,12 @@ einsum_pair: Op = Op(
 
 def _reduce_single(x: Any, term: str, output: str) -> Any:
     """Brings an operand to the indices `output`: by a view where nothing is summed."""
+    for letter in dict.fromkeys(term):
+        while term.count(letter) > 1:
+            first = term.index(letter)
+            second = term.index(letter, first + 1)
+            x = diagonal(x, offset=0, axis1=first, axis2=second)
+            term = term[:first] + term[first + 1 : second] + term[second + 1 :] + letter
     if term == output:
         return x
     if len(term) == len(output):

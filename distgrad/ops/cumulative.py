@@ -1,7 +1,7 @@
 """Ops whose element i depends on elements 0..i along one axis: running sums, products, extremes.
 
 Invariant: gradients are exact where factors are zero, to any order: they are written with `linear_scan`, whose own
-gradient is a `linear_scan` again, never by dividing by the input.
+gradient is a scan from the end, and the other way round, never by dividing by the input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from distgrad.families import along, other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
-from distgrad.ops import movement
+from distgrad.ops import across_scan, movement
 from distgrad.ops.elementwise import exp, keep, logaddexp_array, ne
 
 _WIDER = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float64, "complex64": np.complex128}
@@ -32,6 +32,11 @@ def _accumulate(function: np.ufunc) -> Callable[..., np.ndarray]:
     return kernel
 
 
+def _from_the_end(kernel: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Makes a kernel run along its axis from the end."""
+    return lambda *arrays, axis: np.flip(kernel(*(np.flip(a, axis) for a in arrays), axis=axis), axis)
+
+
 def reverse(x: Any, axis: int) -> Any:
     """Gives x in reverse order along an axis."""
     return movement.flip(x, axis=(axis,))
@@ -43,8 +48,19 @@ def before(x: Any, axis: int, first: float) -> Any:
     return movement.pad(movement.slice(x, 0, axis=axis, size=x.shape[axis] - 1, step=1), first, widths=widths)
 
 
-cumsum: Op = along("cumsum", _accumulate(np.add), lambda g, axis: reverse(cumsum(reverse(g, axis), axis=axis), axis),
-               result="sum", linear=True)
+def after(x: Any, axis: int, last: float) -> Any:
+    """Moves rows one place back along an axis: row i is row i + 1 of x, the last row is `last`."""
+    widths = tuple((0, 1) if d == axis else (0, 0) for d in range(len(x.shape)))
+    return movement.pad(movement.slice(x, 1, axis=axis, size=x.shape[axis] - 1, step=1), last, widths=widths)
+
+
+cumsum: Op = along("cumsum", _accumulate(np.add), lambda g, axis: reverse_cumsum(g, axis=axis),
+               result="sum", linear=True, through=across_scan.cumsum)
+
+
+reverse_cumsum: Op = along("reverse_cumsum", _from_the_end(_accumulate(np.add)), lambda g, axis: cumsum(g, axis=axis),
+                       linear=True, through=across_scan.reverse_cumsum)
+"""Running sums along `axis` from the end."""
 
 
 def _linear_scan(a: np.ndarray, b: np.ndarray, *, axis: int) -> np.ndarray:
@@ -61,24 +77,43 @@ def _linear_scan_meta(a: TensorMeta, b: TensorMeta, *, axis: int) -> MetaResult:
     return (b,), None if a.dtype is b.dtype else (b.dtype, None)
 
 
-def _linear_scan_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
-    yield from other_dims_rows(ins, outs, attrs)
-    yield Row((None, "sum"), ("sum",))
+def _linear_scan_rows(through: Callable[..., Any]) -> Callable[..., Iterable[Row]]:
+    def rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+        yield from other_dims_rows(ins, outs, attrs)
+        yield Row((attrs["axis"],) * 2, (attrs["axis"],), through=through)
+        yield Row((None, "sum"), ("sum",))
+
+    return rows
 
 
 def reverse_scan(a: Any, b: Any, axis: int) -> Any:
     """Gives h with h[i] = b[i] + a[i + 1] h[i + 1] along an axis, from the end."""
-    return reverse(linear_scan(movement.roll(reverse(a, axis), 1, axis=axis), reverse(b, axis), axis=axis), axis)
+    return reverse_linear_scan(movement.roll(a, -1, axis=axis), b, axis=axis)
+
+
+def _forward_scan(a: Any, b: Any, axis: int) -> Any:
+    """Gives h with h[i] = b[i] + a[i - 1] h[i - 1] along an axis."""
+    return linear_scan(movement.roll(a, 1, axis=axis), b, axis=axis)
 
 
 linear_scan: Op = Op(
-    "linear_scan", _linear_scan, meta=_linear_scan_meta, inputs="a b", rows=_linear_scan_rows,
+    "linear_scan", _linear_scan, meta=_linear_scan_meta, inputs="a b", rows=_linear_scan_rows(across_scan.linear_scan),
     vjps=(
         lambda g, y, a, axis: reverse_scan(a, g, axis) * before(y, axis, 0) if y.shape[axis] else g,
         lambda g, a, axis: reverse_scan(a, g, axis) if a.shape[axis] else g,
     ),
 )
 """The recurrence h[i] = a[i] h[i - 1] + b[i] along `axis`; h[0] = b[0] and a[0] is not used."""
+
+reverse_linear_scan: Op = Op(
+    "reverse_linear_scan", _from_the_end(_linear_scan), meta=_linear_scan_meta, inputs="a b",
+    rows=_linear_scan_rows(across_scan.reverse_linear_scan),
+    vjps=(
+        lambda g, y, a, axis: _forward_scan(a, g, axis) * after(y, axis, 0) if y.shape[axis] else g,
+        lambda g, a, axis: _forward_scan(a, g, axis) if a.shape[axis] else g,
+    ),
+)
+"""The recurrence h[i] = a[i] h[i + 1] + b[i] along `axis` from the end; the last row of a is not used."""
 
 
 def _cumprod_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
@@ -88,7 +123,7 @@ def _cumprod_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
     return reverse_scan(x, g, axis) * before(y, axis, 1)
 
 
-cumprod = along("cumprod", _accumulate(np.multiply), _cumprod_vjp, result="sum")
+cumprod = along("cumprod", _accumulate(np.multiply), _cumprod_vjp, result="sum", through=across_scan.cumprod)
 
 
 def _logcumsumexp_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
@@ -112,10 +147,11 @@ def _logcumsumexp(x: np.ndarray, *, axis: int) -> np.ndarray:
 
 
 _real_logcumsumexp = _accumulate(np.logaddexp)
-logcumsumexp = along("logcumsumexp", _logcumsumexp, _logcumsumexp_vjp, result="float")
+logcumsumexp = along("logcumsumexp", _logcumsumexp, _logcumsumexp_vjp, result="float",
+                     through=across_scan.logcumsumexp)
 
 
-def _running(name: str, function: np.ufunc) -> Op:
+def _running(name: str, function: np.ufunc, through: Callable[..., Any]) -> Op:
     """Makes a running extreme; of equal elements the last one's position counts, and NaN wins."""
 
     def kernel(x: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,13 +160,13 @@ def _running(name: str, function: np.ufunc) -> Op:
         found = (x == values) | np.isnan(x)
         return values, np.maximum.accumulate(np.where(found, places, 0), axis=axis)
 
-    def vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], axis: int) -> Any:
+    def vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: int | None, axis: int) -> Any:
         from distgrad.ops.indexing import add_along
 
-        return add_along(g[0], indices, shape=x_shape, axis=axis)
+        return add_along(g[0], indices, shape=x_shape, axis=axis, sharded=x_sharded)
 
-    return along(name, kernel, vjp, outputs="values indices", second="int64")
+    return along(name, kernel, vjp, outputs="values indices", second="int64", through=through)
 
 
-cummax = _running("cummax", np.maximum)
-cummin = _running("cummin", np.minimum)
+cummax = _running("cummax", np.maximum, across_scan.cummax)
+cummin = _running("cummin", np.minimum, across_scan.cummin)

@@ -18,6 +18,8 @@ from distgrad.families import elementwise_rows
 from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
+from distgrad.ops import across_index
+from distgrad.ops.across import sharded_dim
 from distgrad.ops.creation import full
 from distgrad.ops.elementwise import keep
 from distgrad.ops.movement import parts_rows, reshape
@@ -88,7 +90,7 @@ def _take_rows_meta(x: TensorMeta, index: TensorMeta, *, axis: int, wrap: bool =
 def _take_rows_through(
     context: Any, x: np.ndarray, index: np.ndarray, *, axis: int, wrap: bool = True
 ) -> Generator[Any, Any, np.ndarray]:
-    from distgrad.runtime.collectives import take_rows as exchange
+    from distgrad.runtime.taking import take_rows as exchange
 
     flat = index_range(index.reshape(-1), context.ins[0].shape[axis], axis=axis, wrap=wrap)
     per_row = prod(index.shape[1:])
@@ -109,6 +111,7 @@ def _take_rows_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
         yield Row((None, dim), (axis + dim,))
     if index.ndim:
         yield Row((axis, None), (axis,), through=_take_rows_through)
+        yield Row((axis, 0), (axis,), through=across_index.take_rows)
     else:
         yield Row((axis, None), ("sum",))
     for row in parts_rows(ins[:1]):
@@ -140,14 +143,22 @@ def _sum_rows(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
     return out.reshape(rows, width)
 
 
-def _add_rows(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = True) -> np.ndarray:
-    flat = index_range(index.reshape(-1), shape[axis], axis=axis, wrap=wrap)
+def _add_rows(
+    g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = True, sharded: int | None = None,
+    window: Window = None,
+) -> np.ndarray:
+    flat = index_range(index.reshape(-1), shape[axis] if window is None else window[2], axis=axis, wrap=wrap)
     rest = (*shape[:axis], *shape[axis + 1 :])
     rows = np.moveaxis(g.reshape(*shape[:axis], flat.size, *shape[axis + 1 :]), axis, 0).reshape(flat.size, prod(rest))
+    if window is not None:
+        own = (flat >= window[0]) & (flat < window[1])
+        flat, rows = flat[own] - window[0], rows[own]
     return np.moveaxis(_sum_rows(rows, flat, shape[axis]).reshape(shape[axis], *rest), 0, axis)
 
 
-def _add_rows_meta(g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = True) -> MetaResult:
+def _add_rows_meta(
+    g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = True, sharded: int | None = None
+) -> MetaResult:
     check_index("add_rows", index)
     if g.shape != _taken_shape(shape, index.shape, axis):
         raise RuntimeError(
@@ -162,6 +173,10 @@ def _add_rows_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[s
     for dim in range(outs[0].ndim):
         if dim != axis:
             yield Row((dim if dim < axis else dim - 1 + index.ndim, None), (dim,))
+    if attrs.get("sharded") is not None:
+        yield Row((None, None), (axis,))  # each rank adds to the rows it holds
+        if index.ndim:
+            yield Row((axis, 0), (axis,), through=across_index.add_rows)
     for dim in range(index.ndim):
         yield Row((axis + dim, dim), ("sum",))
     yield Row(("sum", None), ("sum",))
@@ -172,6 +187,11 @@ def output_shape(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[Spec]
     return {**attrs, "shape": outs[0].local_shape(rank)}
 
 
+def _add_rows_window(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[Spec], rank: int) -> dict[str, Any]:
+    found = _rows_window(attrs, outs, outs, rank)
+    return {**found, "shape": outs[0].local_shape(rank)}
+
+
 take_rows = Op(
     "take_rows",
     _take_rows,
@@ -179,7 +199,8 @@ take_rows = Op(
     inputs="x index",
     rows=_take_rows_rows,
     localize=_rows_window,
-    vjps=(lambda g, index, x_shape, axis: add_rows(g, index, shape=x_shape, axis=axis), None),
+    vjps=(lambda g, index, x_shape, x_sharded, axis: add_rows(
+        g, index, shape=x_shape, axis=axis, sharded=x_sharded), None),
 )
 """Rows of `x` along `axis` at the positions of `index`, whose dims take the place of the axis. With `wrap=False`
 negative positions are errors."""
@@ -191,7 +212,8 @@ take_row = Op(
     inputs="x index",
     rows=_take_rows_rows,
     localize=_rows_window,
-    vjps=(lambda g, index, x_shape, axis: add_rows(g, index, shape=x_shape, axis=axis), None),
+    vjps=(lambda g, index, x_shape, x_sharded, axis: add_rows(
+        g, index, shape=x_shape, axis=axis, sharded=x_sharded), None),
     put=lambda base, new, index, *, axis: put_rows(base, index, new, axis=axis),
 )
 """`take_rows` with a 0-d index: one row, as a view, which is what PyTorch gives for x[i] whatever i is."""
@@ -202,19 +224,21 @@ add_rows: Op = Op(
     meta=_add_rows_meta,
     inputs="g index",
     rows=_add_rows_rows,
-    localize=output_shape,
+    localize=_add_rows_window,
     vjps=(lambda g, index, axis: take_rows(g, index, axis=axis), None),
 )
 """Adds the rows of `g` into zeros of `shape` at the positions of `index` along `axis`."""
 
 
-def _embedding_grad(g: Any, index: Any, weight_shape: Shape, padding: int, by_frequency: bool) -> Any:
+def _embedding_grad(
+    g: Any, index: Any, weight_shape: Shape, weight_sharded: int | None, padding: int, by_frequency: bool
+) -> Any:
     g = keep(reshape(index != padding, shape=(*index.shape, 1)), g)
     if by_frequency:
         ones = full(1.0, shape=tuple(index.shape), dtype=g.dtype.name)
         uses = take_rows(add_rows(ones, index, shape=weight_shape[:1], axis=0), index, axis=0)
         g = g / reshape(uses, shape=(*index.shape, 1))
-    return add_rows(g, index, shape=weight_shape, axis=0)
+    return add_rows(g, index, shape=weight_shape, axis=0, sharded=weight_sharded)
 
 
 def _embedding_through(
@@ -230,7 +254,11 @@ def _embedding_window(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[
 
 def _embedding_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     for row in _take_rows_rows(ins, outs, {"axis": 0}):
-        yield row if row.through is None else Row(row.ins, row.outs, through=_embedding_through)
+        if row.through is None:
+            yield row
+        else:
+            yield Row(row.ins, row.outs,
+                      through=_embedding_through if row.ins[1] is None else across_index.embedding)
 
 
 embedding = Op(
@@ -288,6 +316,8 @@ def _put_rows_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[s
             yield Row((dim, None, None if whole else dim if dim < axis else dim - 1 + index.ndim), (dim,))
         else:
             yield Row((axis, None, None), (axis,))  # each rank writes the rows it holds
+            if index.ndim:
+                yield Row((axis, 0, None if whole else axis), (axis,), through=across_index.put_rows)
     if not isinstance(value, type):
         yield Row(("sum", None, "sum"), ("sum",))
 
@@ -363,6 +393,7 @@ def _take_along_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict
         yield Row((dim, dim), (dim,))
     if index.ndim:
         yield Row((None, axis), (axis,))
+        yield Row((axis, axis), (axis,), through=across_index.take_along)
     for row in parts_rows(ins[:1]):
         yield Row((*row.ins, None), row.outs)
 
@@ -377,7 +408,9 @@ def flat_places(index: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
     return places.reshape(-1)
 
 
-def _add_along(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = False) -> np.ndarray:
+def _add_along(
+    g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wrap: bool = False, sharded: int | None = None
+) -> np.ndarray:
     whole = shape or (1,)
     places = index_range(np.atleast_1d(index), whole[axis], axis=axis, wrap=wrap, error=RuntimeError)
     if (g.size >= compiled.LEAST and axis == len(shape) - 1 and places.shape[:-1] == shape[:-1] and _plain(places)
@@ -391,7 +424,9 @@ def _add_along(g: np.ndarray, index: np.ndarray, *, shape: Shape, axis: int, wra
     return out.reshape(shape).astype(g.dtype, copy=False)
 
 
-def _add_along_meta(g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = False) -> MetaResult:
+def _add_along_meta(
+    g: TensorMeta, index: TensorMeta, *, shape: Shape, axis: int, wrap: bool = False, sharded: int | None = None
+) -> MetaResult:
     _check_along("scatter_add", shape, index, axis)
     if g.shape != index.shape:
         raise RuntimeError(f"scatter_add(): src must have the index's shape {index.shape}, got {g.shape}")
@@ -403,6 +438,7 @@ def _add_along_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
     for dim in _shared_dims(attrs["shape"], ins[1].shape, axis):
         yield Row((dim, dim), (dim,))
     if ins[1].ndim:
+        yield Row((axis, axis), (axis,), through=across_index.add_along)
         yield Row((axis, axis), ("sum",))
     yield Row(("sum", None), ("sum",))
 
@@ -413,7 +449,8 @@ take_along = Op(
     meta=_take_along_meta,
     inputs="x index",
     rows=_take_along_rows,
-    vjps=(lambda g, index, x_shape, axis: add_along(g, index, shape=x_shape, axis=axis, wrap=True), None),
+    vjps=(lambda g, index, x_shape, x_sharded, axis: add_along(
+        g, index, shape=x_shape, axis=axis, wrap=True, sharded=x_sharded), None),
 )
 """PyTorch's gather: y[i][j] = x[index[i][j]][j] along axis 0, and so on; `index` may be smaller in the other dims."""
 
@@ -431,7 +468,7 @@ add_along: Op = Op(
 
 def scatter_add(x: Any, index: Any, src: Any, *, axis: int) -> Any:
     """Adds `src` (the index's shape) into `x` where `take_along` would read."""
-    return x + add_along(src, index, shape=tuple(x.shape), axis=axis)
+    return x + add_along(src, index, shape=tuple(x.shape), axis=axis, sharded=sharded_dim(x))
 
 
 def _scatter(x: np.ndarray, index: np.ndarray, src: Any, *, axis: int) -> np.ndarray:
@@ -455,8 +492,13 @@ def scatter_meta(x: TensorMeta, index: TensorMeta, src: Any, *, axis: int) -> Me
 
 
 def scatter_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    whole = isinstance(ins[2], type) or ins[2].ndim == 0
     for dim in _shared_dims(ins[0].shape, ins[1].shape, attrs["axis"]):
-        yield Row((dim, dim, None if isinstance(ins[2], type) else dim), (dim,))
+        yield Row((dim, dim, None if whole else dim), (dim,))
+    if ins[0].ndim and ins[1].ndim:
+        axis = attrs["axis"]
+        through = across_index.reduce_along if "reduce" in attrs else across_index.scatter
+        yield Row((axis, axis, None if whole else axis), (axis,), through=through)
 
 
 scatter: Op = Op(

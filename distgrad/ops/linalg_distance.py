@@ -12,6 +12,7 @@ import numpy as np
 
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
+from distgrad.ops import across_blocks
 from distgrad.ops.contraction import matmul
 from distgrad.ops.elementwise import keep, ne, where
 from distgrad.ops.linalg_common import column, mt
@@ -39,6 +40,8 @@ def _distances_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
         yield Row((dim, dim), (dim,))
     yield Row((last - 1, None), (last - 1,))
     yield Row((None, last - 1), (last,))
+    yield Row((last - 1, last - 1), (last - 1,), through=across_blocks.distances_right)
+    yield Row((last - 1, last - 1), (last,), through=across_blocks.distances_left)
 
 
 def _weights(g: Any, y: Any) -> Any:

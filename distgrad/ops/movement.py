@@ -17,6 +17,7 @@ from distgrad import dtypes
 from distgrad.families import elementwise, is_number, other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MAX, MIN, PROD, SUM, MetaResult, Op, Row
+from distgrad.ops import across_move
 from distgrad.placement import Shard, Spec
 
 Attrs = dict[str, Any]
@@ -45,17 +46,6 @@ def _local_shape(attrs: Attrs, ins: Sequence[Any], outs: Sequence[Spec], rank: i
 def _along(axis: int, window: Any) -> tuple[Any, ...]:
     """Gives the index that selects `window` along `axis` and everything else."""
     return (*(builtins.slice(None),) * axis, window)
-
-
-def _move_rows(context: Any, x: np.ndarray, axis: int, index: np.ndarray) -> Exchanges:
-    """Gives a rank's rows of the result whose row i along the sharded `axis` is row index[i] of the input."""
-    from distgrad.runtime.collectives import take_rows
-
-    rows = yield from take_rows(
-        context.rank, context.world_size, np.moveaxis(x, axis, 0), context.ins[0].placement.offsets, index,
-        context.outs[0].placement.offsets,
-    )
-    return np.moveaxis(rows, 0, axis)
 
 
 def _refuse_put(base: Any, new: Any, **attrs: Any) -> Any:
@@ -102,6 +92,9 @@ def reshape_groups(shape: tuple[int, ...], new: tuple[int, ...]) -> Iterable[tup
 def _reshape_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     for dim, dim_new, scale, scale_new in reshape_groups(ins[0].shape, outs[0].shape):
         yield Row((dim,), (dim_new,), None if scale == scale_new == 1 else (scale, scale_new))
+    if outs[0].size > 1 and outs[0].ndim:
+        target = across_move.widest_dim(outs[0].shape)
+        yield from (Row((dim,), (target,), through=across_move.reshape) for dim, n in enumerate(ins[0].shape) if n > 1)
     yield from parts_rows(ins)
 
 
@@ -174,17 +167,6 @@ expand: Op = Op(
 )
 
 
-def _rows_inside(start: int, step: int, size: int, first: int, rows: int) -> tuple[int, int, builtins.slice]:
-    """Gives which of the positions start, start + step, ... (`size` of them) lie in [first, first + rows).
-
-    The answer is their range [low, high) and the slice, counted from `first`, that they make.
-    """
-    low = min(max(-((start - first) // step), 0), size)
-    high = min(max(-((start - first - rows) // step), low), size)
-    begin = start + low * step - first
-    return low, high, builtins.slice(begin, begin + (high - low) * step, step) if high > low else builtins.slice(0, 0)
-
-
 def _slice(x: np.ndarray, start: int, *, axis: int, size: int, step: int) -> np.ndarray:
     return x[_along(axis, builtins.slice(start, start + size * step, step))]
 
@@ -198,42 +180,26 @@ def _slice_meta(x: TensorMeta, start: Any, *, axis: int, size: int, step: int) -
     return (TensorMeta.of((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype),), None
 
 
-def _slice_through(context: Any, x: np.ndarray, start: int, *, axis: int, size: int, step: int) -> Exchanges:
-    return (yield from _move_rows(context, x, axis, start + step * np.arange(size)))
-
-
 def _slice_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from _axis_rows(ins, outs, attrs)
-    yield Row((attrs["axis"], None), (attrs["axis"],), through=_slice_through)
+    yield Row((attrs["axis"], None), (attrs["axis"],), through=across_move.slice_rows)
     yield from parts_rows(ins)
 
 
 slice: Op = Op(
     "slice", _slice, meta=_slice_meta, inputs="x start", rows=_slice_rows,
-    vjps=(lambda g, start, x_shape, axis, step: embed(g, start, shape=x_shape, axis=axis, step=step), None),
+    vjps=(lambda g, start, x_shape, x_sharded, axis, step: embed(
+        g, start, shape=x_shape, axis=axis, step=step, sharded=x_sharded), None),
     put=lambda base, new, start, *, axis, size, step: slice_scatter(base, new, start, axis=axis, step=step),
 )
 
 
-def _embed(g: np.ndarray, start: int, *, shape: tuple[int, ...], axis: int, step: int, first: int = 0) -> np.ndarray:
+def _embed(
+    g: np.ndarray, start: int, *, shape: tuple[int, ...], axis: int, step: int, first: int = 0, sharded: int | None = None
+) -> np.ndarray:
     out = np.zeros(shape, g.dtype)
-    low, high, target = _rows_inside(start, step, g.shape[axis], first, shape[axis])
+    low, high, target = across_move.rows_inside(start, step, g.shape[axis], first, shape[axis])
     out[_along(axis, target)] = g[_along(axis, builtins.slice(low, high))]
-    return out
-
-
-def _embed_through(context: Any, g: np.ndarray, start: int, *, axis: int, step: int, **attrs: Any) -> Exchanges:
-    from distgrad.runtime.collectives import take_rows
-
-    offsets, out_offsets = context.ins[0].placement.offsets, context.outs[0].placement.offsets
-    size, rank = offsets[-1], context.rank
-    cuts = tuple(_rows_inside(start, step, size, 0, offset)[1] for offset in out_offsets)
-    moved = yield from take_rows(
-        rank, context.world_size, np.moveaxis(g, axis, 0), offsets, np.arange(size), (*cuts[:-1], size)
-    )
-    out = np.zeros(context.outs[0].local_shape(rank), g.dtype)
-    target = _rows_inside(start, step, size, out_offsets[rank], out_offsets[rank + 1] - out_offsets[rank])[2]
-    out[_along(axis, target)] = np.moveaxis(moved, 0, axis)
     return out
 
 
@@ -247,14 +213,14 @@ def _first_row(attrs: Attrs, outs: Sequence[Spec], rank: int) -> int:
 
 def _embed_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from _axis_rows(ins, outs, attrs)
-    yield Row((attrs["axis"], None), (attrs["axis"],), through=_embed_through)
+    yield Row((attrs["axis"], None), (attrs["axis"],), through=across_move.embed)
     yield Row((None, None), (attrs["axis"],))
     yield from parts_rows(ins, (SUM,))
 
 
 embed: Op = Op(
     "embed", _embed, inputs="g_rows start", rows=_embed_rows,
-    meta=lambda g, start, *, shape, axis, step: ((TensorMeta.of(shape, g.dtype),), None),
+    meta=lambda g, start, *, shape, axis, step, sharded=None: ((TensorMeta.of(shape, g.dtype),), None),
     vjps=(
         lambda g, start, g_rows_shape, axis, step: slice(g, start, axis=axis, size=g_rows_shape[axis], step=step), None
     ),
@@ -268,7 +234,7 @@ def _slice_scatter(
     base: np.ndarray, new: np.ndarray, start: int, *, axis: int, step: int, first: int = 0
 ) -> np.ndarray:
     out = np.array(base)
-    low, high, target = _rows_inside(start, step, new.shape[axis], first, base.shape[axis])
+    low, high, target = across_move.rows_inside(start, step, new.shape[axis], first, base.shape[axis])
     out[_along(axis, target)] = new[_along(axis, builtins.slice(low, high))]
     return out
 
@@ -283,6 +249,7 @@ def _scatter_meta(base: TensorMeta, new: TensorMeta, taken: tuple[int, ...], nam
 def _slice_scatter_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from _axis_rows(ins, outs, attrs)
     yield Row((attrs["axis"], None, None), (attrs["axis"],))
+    yield Row((attrs["axis"], attrs["axis"], None), (attrs["axis"],), through=across_move.slice_scatter)
     yield from parts_rows(ins, (SUM,))
 
 
@@ -309,16 +276,10 @@ slice_scatter: Op = Op(
 )
 
 
-def _flip_through(context: Any, x: np.ndarray, *, axis: tuple[int, ...]) -> Exchanges:
-    dim = context.ins[0].placement.dim
-    moved = yield from _move_rows(context, x, dim, np.arange(context.ins[0].shape[dim])[::-1])
-    return np.flip(moved, tuple(a for a in axis if a != dim))
-
-
 def _flip_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from other_dims_rows(ins, outs, attrs)
     for dim in attrs["axis"]:
-        yield Row((dim,), (dim,), through=_flip_through)
+        yield Row((dim,), (dim,), through=across_move.flip)
     yield from parts_rows(ins)
 
 
@@ -328,14 +289,9 @@ flip: Op = Op(
 )
 
 
-def _roll_through(context: Any, x: np.ndarray, shift: int, *, axis: int) -> Exchanges:
-    rows = context.ins[0].shape[axis]
-    return (yield from _move_rows(context, x, axis, (np.arange(rows) - shift) % max(rows, 1)))
-
-
 def _roll_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from _axis_rows(ins, outs, attrs)
-    yield Row((attrs["axis"], None), (attrs["axis"],), through=_roll_through)
+    yield Row((attrs["axis"], None), (attrs["axis"],), through=across_move.roll)
     yield from parts_rows(ins)
 
 
@@ -364,25 +320,10 @@ def _concat_meta(*xs: TensorMeta, axis: int) -> MetaResult:
     return (TensorMeta.of(shape, kind),), casts if any(casts) else None
 
 
-def _concat_through(context: Any, *xs: np.ndarray, axis: int) -> Exchanges:
-    from distgrad.runtime.collectives import take_rows
-
-    out_offsets = context.outs[0].placement.offsets
-    pieces, before = [], 0
-    for spec, x in zip(context.ins, xs):
-        rows = spec.shape[axis]
-        cuts = tuple(min(max(offset - before, 0), rows) for offset in out_offsets)
-        pieces.append((yield from take_rows(
-            context.rank, context.world_size, np.moveaxis(x, axis, 0), spec.placement.offsets, np.arange(rows), cuts
-        )))
-        before += rows
-    return np.moveaxis(np.concatenate(pieces), 0, axis)
-
-
 def _concat_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from other_dims_rows(ins, outs, attrs)
     axis = attrs["axis"]
-    yield Row((axis,) * len(ins), (axis,), through=_concat_through)
+    yield Row((axis,) * len(ins), (axis,), through=across_move.concat)
     yield from parts_rows(ins, (SUM,))
 
 
@@ -419,7 +360,8 @@ def _pad_vjp(g: Any, x_shape: tuple[int, ...], widths: tuple[tuple[int, int], ..
 
 pad = Op(
     "pad", _pad, meta=_pad_meta, inputs="x value", vjps=(_pad_vjp, None),
-    rows=lambda ins, outs, attrs: (Row((d, None), (d,)) for d, w in enumerate(attrs["widths"]) if w == (0, 0)),
+    rows=lambda ins, outs, attrs: (
+        Row((d, None), (d,), through=None if w == (0, 0) else across_move.pad) for d, w in enumerate(attrs["widths"])),
 )
 
 
@@ -440,18 +382,16 @@ def _diagonal_shape(shape: tuple[int, ...], offset: int, axis1: int, axis2: int)
 def _diagonal_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     for position, dim in enumerate(_rest(ins[0].ndim, attrs["axis1"], attrs["axis2"])):
         yield Row((dim,), (position,))
+    for dim in (attrs["axis1"], attrs["axis2"]):
+        yield Row((dim,), (outs[0].ndim - 1,), through=across_move.diagonal)
     yield from parts_rows(ins)
-
-
-def _write_diagonal(out: np.ndarray, new: np.ndarray, offset: int, axis1: int, axis2: int) -> np.ndarray:
-    index = np.arange(new.shape[-1])
-    np.moveaxis(out, (axis1, axis2), (-2, -1))[..., index + max(-offset, 0), index + max(offset, 0)] = new
-    return out
 
 
 def _embed_diagonal_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     for position, dim in enumerate(_rest(outs[0].ndim, attrs["axis1"], attrs["axis2"])):
         yield Row((position,), (dim,))
+    for dim in (attrs["axis1"], attrs["axis2"]):
+        yield Row((ins[0].ndim - 1,), (dim,), through=across_move.embed_diagonal)
     yield from parts_rows(ins, (SUM,))
 
 
@@ -478,20 +418,21 @@ diagonal: Op = Op(
     meta=lambda x, *, offset, axis1, axis2: (
         (TensorMeta.of(_diagonal_shape(x.shape, offset, axis1, axis2), x.dtype),), None),
     rows=_diagonal_rows,
-    vjps=(lambda g, x_shape, offset, axis1, axis2: embed_diagonal(
-        g, shape=x_shape, offset=offset, axis1=axis1, axis2=axis2),),
+    vjps=(lambda g, x_shape, x_sharded, offset, axis1, axis2: embed_diagonal(
+        g, shape=x_shape, offset=offset, axis1=axis1, axis2=axis2, sharded=x_sharded),),
     put=lambda base, new, *, offset, axis1, axis2: diagonal_scatter(base, new, offset=offset, axis1=axis1, axis2=axis2),
 )
 embed_diagonal: Op = Op(
     "embed_diagonal",
-    lambda x, *, shape, offset, axis1, axis2: _write_diagonal(np.zeros(shape, x.dtype), x, offset, axis1, axis2),
-    meta=lambda x, *, shape, offset, axis1, axis2: ((TensorMeta.of(shape, x.dtype),), None),
+    lambda x, *, shape, offset, axis1, axis2, sharded=None: across_move.write_diagonal(
+        np.zeros(shape, x.dtype), x, offset, axis1, axis2),
+    meta=lambda x, *, shape, offset, axis1, axis2, sharded=None: ((TensorMeta.of(shape, x.dtype),), None),
     inputs="x", rows=_embed_diagonal_rows, localize=_local_shape,
     vjps=(lambda g, offset, axis1, axis2: diagonal(g, offset=offset, axis1=axis1, axis2=axis2),),
 )
 diagonal_scatter: Op = Op(
     "diagonal_scatter",
-    lambda base, new, *, offset, axis1, axis2: _write_diagonal(np.array(base), new, offset, axis1, axis2),
+    lambda base, new, *, offset, axis1, axis2: across_move.write_diagonal(np.array(base), new, offset, axis1, axis2),
     meta=_diagonal_scatter_meta, inputs="base new", rows=_diagonal_scatter_rows,
     vjps=(_diagonal_scatter_base,
           lambda g, offset, axis1, axis2: diagonal(g, offset=offset, axis1=axis1, axis2=axis2)),
@@ -543,9 +484,9 @@ def _unfold_meta(x: TensorMeta, *, axis: int, size: int, step: int) -> MetaResul
 
 
 def _unfold_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
+    through = across_move.unfold if "size" in attrs else across_move.fold_windows
     for dim in range(min(ins[0].ndim, outs[0].ndim)):
-        if dim != attrs["axis"]:
-            yield Row((dim,), (dim,))
+        yield Row((dim,), (dim,), through=through if dim == attrs["axis"] else None)
     yield from parts_rows(ins, (SUM,))
 
 

@@ -22,6 +22,7 @@ from distgrad.families import is_number, other_dims_rows, reduced_shape
 from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import Entry, MetaResult, Op, Row
+from distgrad.ops import across_reduction
 from distgrad.ops.elementwise import mul
 from distgrad.ops.reduction import sum as sum_over
 
@@ -108,6 +109,17 @@ def _backward_meta(v: TensorMeta, y: TensorMeta, rstd: TensorMeta, extra: Any, *
 def _backward_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     for dim in range(attrs["axis"][0]):
         yield Row((dim, dim, dim, None if is_number(ins[3]) else dim), (dim,))
+    for dim in attrs["axis"]:
+        yield Row((dim, dim, None, None), (dim,), through=across_reduction.standardize_backward)
+
+
+def _forward_rows(through: Any) -> Any:
+    def rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+        yield from other_dims_rows(ins, outs, attrs)
+        for dim in attrs["axis"]:
+            yield Row((dim,), (dim, None), through=through)
+
+    return rows
 
 
 def _share(y: Any, axis: tuple[int, ...]) -> float:
@@ -132,9 +144,9 @@ def _backward_y_rule(g: Any, v: Any, y: Any, rstd: Any, extra: Any, axis: tuple[
 
 
 standardize = Op("standardize", _standardize, meta=_meta("layer_norm"), inputs="x", outputs="y rstd",
-                 rows=other_dims_rows, vjps=(_input_rule(True),))
+                 rows=_forward_rows(across_reduction.standardize), vjps=(_input_rule(True),))
 rms_standardize = Op("rms_standardize", _rms_standardize, meta=_meta("rms_norm"), inputs="x", outputs="y rstd",
-                     rows=other_dims_rows, vjps=(_input_rule(False),))
+                     rows=_forward_rows(across_reduction.rms_standardize), vjps=(_input_rule(False),))
 
 # rstd * (v - mean(v) - y * (mean(v * y) + extra)): symmetric in v, so its own derivative but for `extra`.
 standardize_backward: Op = Op(

@@ -18,9 +18,10 @@ from distgrad.dtypes import HALVES
 from distgrad.families import elementwise, identity_of, kept_dim, reduced_shape, reduction, reduction_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
-from distgrad.ops import movement
+from distgrad.ops import across_reduction, across_select, movement
 from distgrad.ops.cumulative import before, cumprod, reverse
 from distgrad.ops.elementwise import eq, isnan, keep, logical_and, logical_or, ne, where
+from distgrad.ops.order import place_of_rank
 
 Axes = tuple[int, ...]
 _add: Any = np.add.reduce  # numpy's stubs do not know a `keepdims` that is decided at run time
@@ -223,8 +224,8 @@ def _position(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     return lambda x, *, axis, keepdims: np.asarray(function(x, axis=axis[0], keepdims=keepdims), np.int64)
 
 
-argmax = reduction("argmax", _position(np.argmax), result="int64", needs_elements=True)
-argmin = reduction("argmin", _position(np.argmin), result="int64", needs_elements=True)
+argmax = reduction("argmax", _position(np.argmax), result="int64", needs_elements=True, through=across_reduction.argmax)
+argmin = reduction("argmin", _position(np.argmin), result="int64", needs_elements=True, through=across_reduction.argmin)
 
 
 # Values with their positions along one axis: max, min and median of a dim.
@@ -232,8 +233,11 @@ argmin = reduction("argmin", _position(np.argmin), result="int64", needs_element
 Chooser = Callable[[np.ndarray, int], np.ndarray]
 
 
-def _choice(name: str, choose: Chooser) -> Op:
-    """Makes an op that picks one element along attribute `axis` (an int): its value and its position."""
+def _choice(name: str, choose: Chooser, through: Callable[..., Any]) -> Op:
+    """Makes an op that picks one element along attribute `axis` (an int): its value and its position.
+
+    `through` picks it from all workers' rows.
+    """
 
     def kernel(x: np.ndarray, *, axis: int, keepdims: bool) -> tuple[np.ndarray, np.ndarray]:
         if x.size == 0:
@@ -254,12 +258,15 @@ def _choice(name: str, choose: Chooser) -> Op:
         for dim in range(ins[0].ndim):
             if dim != attrs["axis"]:
                 yield Row((dim,), (kept_dim(dim, (attrs["axis"],), attrs["keepdims"]),) * 2)
+        yield Row((attrs["axis"],), (None, None), through=through)
 
-    def vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], axis: int, keepdims: bool) -> Any:
+    def vjp(
+        g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: int | None, axis: int, keepdims: bool
+    ) -> Any:
         from distgrad.ops.indexing import add_along
 
         given, places = (restore(t, x_shape, (axis,), keepdims) for t in (g[0], indices))
-        return add_along(given, places, shape=x_shape, axis=axis)
+        return add_along(given, places, shape=x_shape, axis=axis, sharded=x_sharded)
 
     return Op(name, kernel, meta=meta, inputs="x", rows=rows, outputs="values indices", vjps=(vjp,))
 
@@ -270,8 +277,7 @@ def _comparable(x: np.ndarray) -> np.ndarray:
 
 def _middle_place(x: np.ndarray, axis: int) -> np.ndarray:
     x = _comparable(x)
-    middle = (x.shape[axis] - 1) // 2
-    places = np.take(np.argpartition(x, middle, axis), middle, axis)
+    places = place_of_rank(x, axis, (x.shape[axis] - 1) // 2)
     if x.dtype.kind == "f":
         missing = np.isnan(x)
         places = np.where(missing.any(axis), missing.argmax(axis), places)
@@ -286,10 +292,10 @@ def _middle_number_place(x: np.ndarray, axis: int) -> np.ndarray:
     return np.take_along_axis(np.argsort(x, axis, kind="stable"), middle, axis).squeeze(axis)
 
 
-max_along = _choice("max_along", lambda x, axis: np.argmax(x, axis))
-min_along = _choice("min_along", lambda x, axis: np.argmin(x, axis))
-median_along = _choice("median_along", _middle_place)
-nanmedian_along = _choice("nanmedian_along", _middle_number_place)
+max_along = _choice("max_along", lambda x, axis: np.argmax(x, axis), across_reduction.max_along)
+min_along = _choice("min_along", lambda x, axis: np.argmin(x, axis), across_reduction.min_along)
+median_along = _choice("median_along", _middle_place, across_select.median_along)
+nanmedian_along = _choice("nanmedian_along", _middle_number_place, across_select.nanmedian_along)
 
 
 def _median_of_all(place: Chooser) -> Callable[..., np.ndarray]:
@@ -308,8 +314,10 @@ def _median_vjp(g: Any, x: Any, y: Any, x_shape: tuple[int, ...], axis: Axes, ke
     return _shared(g, mask, x_shape, axis, keepdims)
 
 
-median_of_all = reduction("median_of_all", _median_of_all(_middle_place), _median_vjp)
-nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number_place), _median_vjp)
+median_of_all = reduction("median_of_all", _median_of_all(_middle_place), _median_vjp,
+                          through=across_select.median_of_all)
+nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number_place), _median_vjp,
+                             through=across_select.nanmedian_of_all)
 
 
 def _root_vjp(g: Any, y: Any, degree: float) -> Any:

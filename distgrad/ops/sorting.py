@@ -15,20 +15,18 @@ from distgrad import dtypes
 from distgrad.families import other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
-from distgrad.ops.indexing import take_along
+from distgrad.ops import across_blocks, across_select, across_sort
+from distgrad.ops.indexing import add_along
+from distgrad.ops.order import first_places, place_of_rank, sortable
 
-_PARTITION_FROM = 256  # row length from which selecting k elements beats sorting the row
-
-
-def _sortable(x: np.ndarray) -> np.ndarray:
-    """Gives an array that numpy sorts right: bfloat16 as float32, in which every value is exact."""
-    return x.astype(np.float32) if x.dtype.kind == "V" else x
+FEW_COLUMNS = 16  # up to which lines are sorted across workers; more lines are rather given to one worker each
+_MANY_ROWS = 4096
 
 
 def _argsort(x: np.ndarray, *, axis: int, descending: bool) -> np.ndarray:
     if x.ndim == 0:
         return np.zeros((), np.int64)
-    x = _sortable(x)
+    x = sortable(x)
     if not descending:
         return np.argsort(x, axis, kind="stable").astype(np.int64, copy=False)
     # Sorting the reversed row and reversing the result keeps equal elements in their order.
@@ -46,23 +44,54 @@ def _argsort_meta(x: TensorMeta, *, axis: int, descending: bool) -> MetaResult:
     return (x.with_dtype(dtypes.int64),), None
 
 
-argsort = Op("argsort", _argsort, meta=_argsort_meta, inputs="x", rows=other_dims_rows)
+def _order_rows(through: Callable[..., Any]) -> Callable[..., Iterable[Row]]:
+    """Gives the rows of an op along `axis` that works across workers where other dims are short."""
+
+    def rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+        yield from other_dims_rows(ins, outs, attrs)
+        if ins[0].ndim and ins[0].size <= FEW_COLUMNS * ins[0].shape[attrs["axis"]]:
+            yield Row((attrs["axis"],), (attrs["axis"],) * len(outs), through=through)
+
+    return rows
+
+
+argsort = Op("argsort", _argsort, meta=_argsort_meta, inputs="x", rows=_order_rows(across_sort.argsort))
 """The positions along `axis` in rising (`descending`: falling) order of their elements; stable."""
+
+
+def _sort(x: np.ndarray, *, axis: int, descending: bool) -> tuple[np.ndarray, np.ndarray]:
+    order = _argsort(x, axis=axis, descending=descending)
+    return (np.take_along_axis(x, order, axis) if x.ndim else np.array(x)), order
+
+
+def _sort_vjp(g: tuple[Any, Any], indices: Any, x_shape: tuple[int, ...], x_sharded: int | None, axis: int) -> Any:
+    return add_along(g[0], indices, shape=x_shape, axis=axis, sharded=x_sharded)
+
+
+_sorted = Op(
+    "sort", _sort, inputs="x", outputs="values indices", rows=_order_rows(across_sort.sort), vjps=(_sort_vjp,),
+    meta=lambda x, **attrs: ((x, _argsort_meta(x, **attrs)[0][0]), None),
+)
 
 
 def sort(x: Any, *, axis: int, descending: bool = False, stable: bool = True) -> tuple[Any, Any]:
     """Gives the sorted elements along `axis` and their positions; always stable."""
-    order = argsort(x, axis=axis, descending=descending)
-    return take_along(x, order, axis=axis), order
+    return tuple(_sorted(x, axis=axis, descending=descending))
 
 
-def _selection(name: str, kernel: Callable[..., np.ndarray]) -> Op:
-    """Makes an op that gives `count` positions along `axis`, kept as a dim."""
+def long_lines(x: TensorMeta, axis: int) -> bool:
+    """Says whether lines along an axis are long, or few: work across workers then beats cutting another dim."""
+    rows = x.shape[axis] if x.ndim else 1
+    return rows >= _MANY_ROWS or x.size <= FEW_COLUMNS * rows
+
+
+def _selection(name: str, kernel: Callable[..., np.ndarray], through: Callable[..., Any]) -> Op:
+    """Makes an op that gives `count` positions along `axis`, kept as a dim; `through` finds them in all workers' rows."""
 
     def run(x: np.ndarray, *, axis: int, count: int, **attrs: Any) -> np.ndarray:
         if x.ndim == 0:
             return np.zeros((), np.int64)
-        return np.asarray(kernel(_sortable(x), axis, count, **attrs), np.int64)
+        return np.asarray(kernel(sortable(x), axis, count, **attrs), np.int64)
 
     def meta(x: TensorMeta, *, axis: int, count: int, **attrs: Any) -> MetaResult:
         _no_complex(name, x.dtype)
@@ -70,30 +99,22 @@ def _selection(name: str, kernel: Callable[..., np.ndarray]) -> Op:
             return (x.with_dtype(dtypes.int64),), None
         return (TensorMeta.of((*x.shape[:axis], count, *x.shape[axis + 1 :]), dtypes.int64),), None
 
-    return Op(name, run, meta=meta, inputs="x", rows=other_dims_rows)
+    def rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+        yield from other_dims_rows(ins, outs, attrs)
+        if ins[0].ndim and long_lines(ins[0], attrs["axis"]):
+            yield Row((attrs["axis"],), (None,), through=through)
 
-
-def _first(order: np.ndarray, axis: int, count: int) -> np.ndarray:
-    return np.take(order, np.arange(count), axis)
+    return Op(name, run, meta=meta, inputs="x", rows=rows)
 
 
 def _topk(x: np.ndarray, axis: int, count: int, *, largest: bool) -> np.ndarray:
-    size = x.shape[axis]
-    if size < _PARTITION_FROM or 2 * count >= size or not x.size or not count:
-        return _first(_argsort(x, axis=axis, descending=largest), axis, count)
-    if largest:
-        found = np.take(np.argpartition(x, size - count, axis), np.arange(size - count, size), axis)
-    else:
-        found = _first(np.argpartition(x, count - 1, axis), axis, count)
-    found = np.sort(found, axis)  # by position, so that equal elements keep their order below
-    order = _argsort(np.take_along_axis(x, found, axis), axis=axis, descending=largest)
-    return np.take_along_axis(found, order, axis)
+    return first_places(x, axis, count, descending=largest)
 
 
 def _kth(x: np.ndarray, axis: int, count: int, *, rank: int) -> np.ndarray:
     if not x.size:
         return np.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), np.int64)
-    return np.take(np.argpartition(x, rank, axis), [rank], axis)
+    return np.expand_dims(place_of_rank(x, axis, rank), axis)
 
 
 def _mode(x: np.ndarray, axis: int, count: int) -> np.ndarray:
@@ -111,9 +132,9 @@ def _mode(x: np.ndarray, axis: int, count: int) -> np.ndarray:
     return np.moveaxis(np.take_along_axis(order, last, -1), -1, axis)
 
 
-topk_index = _selection("topk", _topk)
-kth_index = _selection("kthvalue", _kth)
-mode_index = _selection("mode", _mode)
+topk_index = _selection("topk", _topk, across_select.topk_index)
+kth_index = _selection("kthvalue", _kth, across_select.kth_index)
+mode_index = _selection("mode", _mode, across_select.mode_index)
 
 
 # Places in sorted sequences ---------------------------------------------------------------------------------
@@ -122,7 +143,7 @@ mode_index = _selection("mode", _mode)
 def _searchsorted(sequence: np.ndarray, values: Any, *, right: bool, dtype: str) -> np.ndarray:
     side: Any = "right" if right else "left"
     kind = dtypes.named(dtype).numpy
-    sequence, values = _sortable(sequence), _sortable(np.asarray(values))
+    sequence, values = sortable(sequence), sortable(np.asarray(values))
     if sequence.ndim == 1:
         return np.asarray(np.searchsorted(sequence, values, side)).astype(kind)
     out = np.empty(values.shape, kind)
@@ -147,10 +168,13 @@ def _searchsorted_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: di
     for dim in range(outs[0].ndim):
         if not shared:
             yield Row((None, dim), (dim,))
+            yield Row((0, dim), (dim,), through=across_blocks.searchsorted)
         elif dim < outs[0].ndim - 1:
             yield Row((dim, dim), (dim,))
         else:
             yield Row((None, dim), (dim,))
+    # What is smaller than a value is counted by every worker for itself.
+    yield Row((ins[0].ndim - 1, None), ("sum",))
 
 
 searchsorted = Op(

@@ -90,30 +90,36 @@ class Adam(GradientOptimizer):
         super().__init__(params, defaults)
 
     def _moved_on(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """Gives a parameter's state, made at the first step, with this step counted."""
+        """Gives a parameter's state with this step counted."""
+        state = self._begun(parameter, group)
+        state["step"] += 1
+        return state
+
+    def _begun(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """Gives a parameter's state, made at the first step."""
         state = self.state[parameter]
         if not state:
             state.update(step=0.0, exp_avg=dg.zeros_like(parameter), exp_avg_sq=dg.zeros_like(parameter))
             if group["amsgrad"]:
                 state["max_exp_avg_sq"] = dg.zeros_like(parameter)
-        state["step"] += 1
         return state
 
     def _update_group(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
         if group["amsgrad"] or not compiled_step(group, pairs):
             super()._update_group(pairs, group)
             return
-        beta1, beta2 = group["betas"]
-        lr, decay = group["lr"], group["weight_decay"]
-        keep, decay = (1 - lr * decay, 0.0) if group["decoupled_weight_decay"] else (1.0, decay)
-        entries = []
-        for parameter, gradient in pairs:
-            state = self._moved_on(parameter, group)
-            root = math.sqrt(1 - beta2 ** state["step"])
-            rate = -lr / (1 - beta1 ** state["step"])
-            numbers = (keep, decay, beta1, 1 - beta1, beta2, 1 - beta2, root, group["eps"], rate)
-            entries.append((tuple(map(float, numbers)), (parameter, gradient, state["exp_avg"], state["exp_avg_sq"])))
-        steps_together(adam_steps, entries)
+
+        def next_numbers(parameter: Tensor) -> tuple[float, ...]:
+            beta1, beta2 = group["betas"]
+            lr, decay = group["lr"], group["weight_decay"]
+            keep, decay = (1 - lr * decay, 0.0) if group["decoupled_weight_decay"] else (1.0, decay)
+            step = self._moved_on(parameter, group)["step"]
+            root, rate = math.sqrt(1 - beta2**step), -lr / (1 - beta1**step)
+            return tuple(map(float, (keep, decay, beta1, 1 - beta1, beta2, 1 - beta2, root, group["eps"], rate)))
+
+        states = [self._begun(parameter, group) for parameter, _ in pairs]
+        members = [(*pair, state["exp_avg"], state["exp_avg_sq"]) for pair, state in zip(pairs, states)]
+        steps_together(adam_steps, members, next_numbers)
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self._moved_on(parameter, group)

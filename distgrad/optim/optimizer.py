@@ -356,14 +356,16 @@ def _is_complex(value: Any) -> bool:
 
 
 def steps_together(
-    op: Op, entries: Sequence[tuple[tuple[float, ...], Sequence[Tensor]]], **attrs: Any
+    op: Op, members: Sequence[Sequence[Tensor]], next_numbers: Callable[[Tensor], tuple[float, ...]], **attrs: Any
 ) -> None:
     """Carries out an optimizer op on parameters with equal numbers at once, and on sharded ones each by itself.
 
-    `entries`: a parameter's numbers, and (parameter, gradient, *states), all of one shape, which are changed in place.
+    `members`: (parameter, gradient, *states), all of one shape, which are changed in place. `next_numbers` counts a step
+    of a parameter and gives its numbers; a compiled step asks it again at every replay.
     """
     batches: dict[Any, list[Sequence[Tensor]]] = {}
-    for position, (numbers, tensors) in enumerate(entries):
+    for position, tensors in enumerate(members):
+        numbers = next_numbers(tensors[0])
         placements = {t._now().spec.placement for t in (tensors[0], *tensors[2:])}
         alone = not placements <= {None, REPLICATE}
         batches.setdefault((numbers, tensors[0].dtype, position if alone else None), []).append(tensors)
@@ -371,11 +373,19 @@ def steps_together(
         count = len(batch)
         columns = list(zip(*batch))
         results = op(*chain.from_iterable(columns), *numbers, count=count, **attrs)
+        if graph.recorder[0] is not None:
+            graph.recorder[0].live(functools.partial(_numbers_again, columns[0], next_numbers))
         if type(results) is not tuple:
             results = (results,)
         targets = chain(columns[0], *columns[2:])
         for target, value in zip(targets, results):
             target._assign(value)
+
+
+def _numbers_again(parameters: Sequence[Tensor], next_numbers: Callable[[Tensor], tuple[float, ...]]) -> Any:
+    """Gives the numbers of the next step of parameters that have had the same ones so far; None when they differ."""
+    found = {next_numbers(parameter) for parameter in parameters}
+    return found.pop() if len(found) == 1 else None
 
 
 def compiled_step(group: dict[str, Any], pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:

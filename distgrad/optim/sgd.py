@@ -61,21 +61,22 @@ class SGD(GradientOptimizer):
         super().__init__(params, defaults)
 
     def _update_group(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
-        momentum, rate, decay = float(group["momentum"]), -float(group["lr"]), float(group["weight_decay"])
+        momentum = float(group["momentum"])
         if not compiled_step(group, pairs):
             super()._update_group(pairs, group)
         elif momentum == 0:
-            steps_together(sgd_steps, [((decay, rate), pair) for pair in pairs])
+            steps_together(sgd_steps, pairs, lambda _: (float(group["weight_decay"]), -float(group["lr"])))
         else:
-            entries = []
+            members = []
             for parameter, gradient in pairs:
                 velocity = self.state[parameter].get("momentum_buffer")
                 if velocity is None:
                     self._update(parameter, gradient, group)
                 else:
-                    rest = 1 - float(group["dampening"])
-                    entries.append(((decay, momentum, rest, rate), (parameter, gradient, velocity)))
-            steps_together(momentum_steps, entries, nesterov=bool(group["nesterov"]))
+                    members.append((parameter, gradient, velocity))
+            steps_together(momentum_steps, members, lambda _: (
+                float(group["weight_decay"]), float(group["momentum"]), 1 - float(group["dampening"]), -float(group["lr"])
+            ), nesterov=bool(group["nesterov"]))
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         if group["weight_decay"] != 0:

@@ -421,7 +421,7 @@ def reduce_scatter(
 
     The reduction is that of `all_reduce`: rank order, NaN wins in max and min, halves accumulate in float32.
     """
-    _check_offsets("reduce_scatter", offsets, world_size, array.shape[axis])
+    check_offsets("reduce_scatter", offsets, world_size, array.shape[axis])
     ufunc = _reduction("reduce_scatter", reduce, array.dtype)
     mine = np.ascontiguousarray(_rows(array, axis, offsets[rank], offsets[rank + 1]))
     send: list[Payload | None] = [
@@ -443,7 +443,7 @@ def reduce_scatter(
 # Movement
 
 
-def _check_offsets(op: str, offsets: Offsets, world_size: int, rows: int) -> None:
+def check_offsets(op: str, offsets: Offsets, world_size: int, rows: int) -> None:
     if (
         len(offsets) != world_size + 1
         or offsets[0] != 0
@@ -456,7 +456,7 @@ def _check_offsets(op: str, offsets: Offsets, world_size: int, rows: int) -> Non
         )
 
 
-def _check_block(op: str, rank: int, block: np.ndarray, shape: Sequence[int]) -> None:
+def check_block(op: str, rank: int, block: np.ndarray, shape: Sequence[int]) -> None:
     if block.shape != tuple(shape):
         raise ValueError(f"{op}: rank {rank} holds a block of shape {block.shape}, its offsets say {tuple(shape)}")
 
@@ -475,8 +475,8 @@ def all_gather(
     rank: int, world_size: int, block: np.ndarray, axis: int, offsets: Offsets, shape: Sequence[int]
 ) -> Generator[Exchange, Received, np.ndarray]:
     """Returns the whole array of `shape` from the blocks of all ranks, cut along `axis` at `offsets`."""
-    _check_offsets("all_gather", offsets, world_size, shape[axis])
-    _check_block("all_gather", rank, block, _with_axis(shape, axis, offsets[rank + 1] - offsets[rank]))
+    check_offsets("all_gather", offsets, world_size, shape[axis])
+    check_block("all_gather", rank, block, _with_axis(shape, axis, offsets[rank + 1] - offsets[rank]))
     row_bytes = math.prod(_with_axis(shape, axis, 1)) * block.itemsize
     full = np.empty(shape, block.dtype)
     received = yield Exchange(
@@ -508,10 +508,10 @@ def redistribute(
     Each pair of ranks exchanges the intersection of the old block of one and the new block of the other, nothing else;
     the axes may be equal (only the offsets differ).
     """
-    _check_offsets("redistribute", offsets_from, world_size, shape[axis_from])
-    _check_offsets("redistribute", offsets_to, world_size, shape[axis_to])
+    check_offsets("redistribute", offsets_from, world_size, shape[axis_from])
+    check_offsets("redistribute", offsets_to, world_size, shape[axis_to])
     axis_from, axis_to = axis_from % len(shape), axis_to % len(shape)
-    _check_block("redistribute", rank, block, _with_axis(shape, axis_from, offsets_from[rank + 1] - offsets_from[rank]))
+    check_block("redistribute", rank, block, _with_axis(shape, axis_from, offsets_from[rank + 1] - offsets_from[rank]))
 
     def region(source: int, destination: int) -> tuple[list[int], list[int]]:
         """First and past-last index, per axis of the whole array, of what moves from `source` to `destination`."""
@@ -549,47 +549,6 @@ def redistribute(
         elif frame is not None:
             np.copyto(target, frame.view(block.dtype).reshape(target.shape))
     return new
-
-
-def take_rows(
-    rank: int, world_size: int, block: np.ndarray, offsets: Offsets, index: np.ndarray, out_offsets: Offsets
-) -> Generator[Exchange, Received, np.ndarray]:
-    """Returns rows index[out_offsets[rank]:out_offsets[rank + 1]] of an array sharded along axis 0 at `offsets`.
-
-    `block`: own rows, (offsets[rank + 1] - offsets[rank], ...). `index`: int64 (N,), the same on all ranks, non-negative.
-    Only the rows asked for move, one frame per pair of ranks. Raises IndexError for an index outside the array.
-    """
-    rows = offsets[-1]
-    _check_offsets("take_rows", offsets, world_size, rows)
-    _check_offsets("take_rows", out_offsets, world_size, index.shape[0])
-    _check_block("take_rows", rank, block, (offsets[rank + 1] - offsets[rank], *block.shape[1:]))
-    wrong = (index < 0) | (index >= rows)
-    if wrong.any():
-        position = int(wrong.argmax())
-        raise IndexError(
-            f"take_rows: index {int(index[position])} at position {position} is out of range for {rows} rows; "
-            f"allowed are 0 to {rows - 1}"
-            if rows
-            else f"take_rows: index {int(index[position])} at position {position}, but there are no rows to take"
-        )
-    row_bytes = math.prod(block.shape[1:]) * block.itemsize
-    first, last = offsets[rank], offsets[rank + 1]
-
-    def rows_for(destination: int) -> np.ndarray:
-        wanted = index[out_offsets[destination] : out_offsets[destination + 1]]
-        return block[wanted[(wanted >= first) & (wanted < last)] - first]
-
-    mine = index[out_offsets[rank] : out_offsets[rank + 1]]
-    send: list[Payload | None] = [rows_for(d) if d != rank else None for d in range(world_size)]
-    holds = [(mine >= offsets[s]) & (mine < offsets[s + 1]) for s in range(world_size)]
-    expect = [int(np.count_nonzero(holds[s])) * row_bytes if s != rank else 0 for s in range(world_size)]
-    taken = np.empty((mine.shape[0], *block.shape[1:]), block.dtype)
-    received = yield Exchange([p if payload_bytes(p) else None for p in send], expect, block.dtype)
-    taken[holds[rank]] = block[mine[holds[rank]] - first]
-    for source, frame in enumerate(received):
-        if frame is not None:
-            taken[holds[source]] = frame.view(block.dtype).reshape(-1, *block.shape[1:])
-    return taken
 
 
 def broadcast(

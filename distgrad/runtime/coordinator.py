@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from distgrad.ops.collective import block_of
 from distgrad.placement import REPLICATE, Placement, Shard, Spec, balanced
 from distgrad.program import Program, render
 from distgrad.propagate import plan_sharded, recreated
+from distgrad.runtime.backend import Backend, Stats
 from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put, Reply, Run
 from distgrad.runtime.sites import user_site, where
@@ -32,54 +33,6 @@ from distgrad.runtime.sites import user_site, where
 PENDING_LIMIT = 5_000  # recorded calls before a flush happens by itself
 PROGRAM_LIMIT = 512  # programs kept on the workers
 PUT_BYTES = 8 << 20  # data waiting for the next batch before it is sent at once
-
-
-class Backend(Protocol):
-    """The seam below the coordinator: the local group or Ray actors. Batches are carried out in order.
-
-    `wait` returns when a reply has come or none is awaited; `replies` gives those that have come and never waits.
-    """
-
-    world_size: int
-    transport: str
-    in_process: bool
-
-    @property
-    def nodes(self) -> int: ...
-
-    @property
-    def threads(self) -> int: ...
-
-    @property
-    def outstanding(self) -> int: ...
-
-    def send(self, batches: list[list[Message]]) -> None: ...
-
-    def wait(self) -> None: ...
-
-    def replies(self) -> list[Reply]: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Stats:
-    """Counters since `init`.
-
-    `control_messages`: batches sent to workers, all workers together. `collectives`: exchanges carried out (counted
-    once, not per worker). `bytes_sent`: between workers. `driver_bytes`: tensor data through the driver, both ways,
-    values that come back with a run included. `programs_built`, `programs_reused`: runs of a new and of a known program.
-    `nodes_recorded`: calls recorded. `seconds_waited`: time the driver waited for workers.
-    """
-
-    control_messages: int = 0
-    collectives: int = 0
-    bytes_sent: int = 0
-    driver_bytes: int = 0
-    programs_built: int = 0
-    programs_reused: int = 0
-    nodes_recorded: int = 0
-    seconds_waited: float = 0.0
 
 
 class Returned:
@@ -279,29 +232,45 @@ class Coordinator:
             return
         recorded = Recorded(calls, wanted)
         program_id, program = self._program(recorded)
+        sites = [call.site for call in calls]
+        if graph.recorder[0] is not None:
+            graph.recorder[0].launched(program_id, program, recorded, sites)
+
+        def forget() -> None:
+            for call in calls:
+                for node in call.outputs:
+                    node.call = None
+                node = None  # type: ignore[assignment]  # a name that still holds a node would keep its slot
+                call.outputs = call.inputs = ()
+            recorded.inputs, recorded.calls = [], []
+            calls.clear()
+
+        self.start(program_id, program, recorded.inputs, recorded.numbers, recorded.outputs, sites, forget)
+
+    def start(
+        self, program_id: int, program: Program, inputs: list[Node], numbers: Sequence[Any], outputs: list[Node],
+        sites: list[Any], forget: Any,
+    ) -> None:
+        """Sends a run of a program; `forget` lets go of nodes that only the recording refers to."""
         sequence = next(self._sequence)
-        inputs = tuple(node.slot.id for node in recorded.inputs)  # type: ignore[union-attr]  # inputs are materialized
+        slots = tuple(node.slot.id for node in inputs)  # type: ignore[union-attr]  # inputs are materialized
+        del inputs
         positions = tuple(self._read.get(program_id, ()))
         returned = [Returned() for _ in positions]
         for position, value in zip(positions, returned):
-            recorded.outputs[position].cached = value
-        outputs = []
-        for position, node in enumerate(recorded.outputs):
+            outputs[position].cached = value
+        made = []
+        for position, node in enumerate(outputs):
             node.slot = self._slots.new(sequence, program_id, position)
             node.spec = final_spec(node.spec)
-            outputs.append(node.slot.id)
+            made.append(node.slot.id)
         self._queue_frees()
-        run = Run(sequence, program_id, inputs, tuple(recorded.numbers), tuple(outputs), positions)
-        sent = self._runs[sequence] = Sent([call.site for call in calls], returned, program, run)
+        run = Run(sequence, program_id, slots, tuple(numbers), tuple(made), positions)
+        sent = self._runs[sequence] = Sent(sites, returned, program, run)
         if self._poisoned:
             self._spoil(sent, {}, {})
-        for call in calls:
-            for node in call.outputs:
-                node.call = None
-            node = None  # type: ignore[assignment]  # a name that still holds a node would keep its slot
-            call.outputs = call.inputs = ()
-        del recorded, calls
-        last = self._queue_frees(inputs)
+        forget()
+        last = self._queue_frees(slots)
         if last:
             run = sent.run = replace(run, last=last)
         for box in self._outbox:

@@ -232,3 +232,21 @@ def explain(t: Any) -> str:
 def synchronize() -> None:
     """Sends what is pending and waits until the workers have done everything; SessionError without a session."""
     _current("synchronize").synchronize()
+
+
+def compile(model: Any = None, **options: Any) -> Any:
+    """Gives a function whose steps are replayed: with a session, calls that are alike skip Python and recording.
+
+    For training steps: `step = compile(step)`. A call is recorded until two in a row were alike, then replayed while
+    arguments (shapes, dtypes, placements, Python values), the plain values around the function and its modules' training
+    flags stay as they were; `stats().steps_replayed` and `.steps_recorded` count. What the function does beside tensors
+    and optimizers, printing or counting, happens in recorded calls only. Modules are given back as they are; without
+    arguments it is a decorator; options are accepted and change nothing. PyTorch: torch.compile.
+    """
+    if model is None:
+        return compile
+    if not hasattr(model, "__code__"):
+        return model
+    from distgrad.runtime.compiled import Compiled  # here: importing distgrad stays quick
+
+    return Compiled(model)
