@@ -143,7 +143,8 @@ def _form(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Gives what of a value from around a function is looked at: plain values, also one level inside; modules' flags."""
+    """Gives what of a value from around a function is looked at: plain values and which tensors, also one level inside;
+    modules' flags."""
     if isinstance(value, _PLAIN):
         return (type(value), value)
     if is_tensor(value):
@@ -155,7 +156,8 @@ def _plain(value: Any) -> Any:
     else:
         inside = getattr(value, "__dict__", {}).items() if not isinstance(value, type | ModuleType) else ()
     flags = tuple(m.training for m in value.modules()) if hasattr(value, "named_modules") else ()
-    return (type(value), id(value), flags, *((k, type(v), v) for k, v in inside if isinstance(v, _PLAIN)))
+    plain = ((k, type(v), id(v) if is_tensor(v) else v) for k, v in inside if isinstance(v, _PLAIN) or is_tensor(v))
+    return (type(value), id(value), flags, *plain)
 
 
 class Compiled:
@@ -202,7 +204,7 @@ class Compiled:
                 around.append(cell.cell_contents)
             except ValueError:
                 around.append(None)
-        return tuple(map(_plain, around))
+        return (graph.structure[0], *map(_plain, around))
 
     def _record(self, session: Any, args: Any, kwargs: Any) -> tuple[Any, Trace]:
         session.stats.steps_recorded += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from distgrad.graph import structure
 from distgrad.nn.parameter import Buffer, Parameter
 from distgrad.tensor import Tensor
 
@@ -58,6 +59,7 @@ class ModuleTree:
                 raise AttributeError("cannot assign module before Module.__init__() call")
             self._forget(name, "_modules")
             own["_modules"][name] = value
+            structure[0] += 1
         elif name in own.get("_modules", ()):
             if value is not None:
                 raise TypeError(
@@ -77,9 +79,12 @@ class ModuleTree:
                 )
             own["_buffers"][name] = value
         else:
+            if name != "training" and own.get(name) is not value:
+                structure[0] += 1
             super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
+        structure[0] += 1
         if name in self._parameters:
             del self._parameters[name]
         elif name in self._buffers:
@@ -143,6 +148,7 @@ class ModuleTree:
                 f"To express '{name}' as a function of another Tensor, compute the value in the forward() method."
             )
         self._parameters[name] = param
+        structure[0] += 1
 
     def add_module(self, name: str, module: ModuleTree | None) -> None:
         """Adds a child module under ``name``."""
