@@ -256,26 +256,34 @@ def _finish(recorder: Recorder, arguments: list[tuple[Any, Node]], result: Any) 
 
     stepped = any(kind == "grad" for found in actions.values() for kind, _ in found)  # its graph was used inside
 
-    def replaced(value: Any) -> Any:
-        if is_tensor(value):
-            if (value._needs_grad and not stepped) or id(value._now()) not in index:
-                trace.reason = "a result that keeps its graph, or that is not new"
-                return None
-            actions[id(value._node)].append(("result", None))
-            return _Out(index[id(value._node)])
-        if isinstance(value, tuple | list):
-            return type(value)(map(replaced, value))
-        if isinstance(value, dict):
-            return {key: replaced(part) for key, part in value.items()}
-        if not isinstance(value, _PLAIN):
-            trace.reason = "a result that is no tensor and no plain value"
-        return value
-
-    trace.result = (replaced(result),)
+    trace.result = (_replaced(result, trace, index, actions, stepped),)
     trace.actions = [actions[id(node)] for node in recorder.outputs]
     trace.specs = [node.spec for node in recorder.outputs]
     if not all(trace.actions) and trace.reason is None:
         trace.reason = "an output that something else keeps"
+
+
+def _replaced(value: Any, trace: Trace, index: dict[int, int], actions: dict[int, list[tuple[str, Any]]], stepped: bool) -> Any:
+    """Gives a result with an `_Out` in the place of every tensor; `trace.reason` says when it cannot be replayed."""
+    # No function inside `_finish`: one that calls itself is a cycle, which would keep the outputs' memory.
+    if is_tensor(value):
+        if (value._needs_grad and not stepped) or id(value._now()) not in index:
+            trace.reason = "a result that keeps its graph, or that is not new"
+            return None
+        actions[id(value._node)].append(("result", None))
+        return _Out(index[id(value._node)])
+    if isinstance(value, tuple | list):
+        return _like(value, [_replaced(part, trace, index, actions, stepped) for part in value])
+    if isinstance(value, dict):
+        return {key: _replaced(part, trace, index, actions, stepped) for key, part in value.items()}
+    if not isinstance(value, _PLAIN):
+        trace.reason = "a result that is no tensor and no plain value"
+    return value
+
+
+def _like(value: Any, parts: list[Any]) -> Any:
+    """Gives a list, tuple or named tuple of the kind of `value`."""
+    return type(value)._make(parts) if hasattr(value, "_make") else type(value)(parts)
 
 
 def _replay(session: Any, trace: Trace, arguments: list[Any]) -> tuple[bool, Any]:
@@ -329,13 +337,18 @@ def _replay(session: Any, trace: Trace, arguments: list[Any]) -> tuple[bool, Any
         session.stats.programs_reused += 1
     session._hold_back()
 
-    def restored(value: Any) -> Any:
-        if isinstance(value, _Out):
-            return Tensor._from_node(outputs[value.index])
-        if isinstance(value, tuple | list):
-            return type(value)(map(restored, value))
-        if isinstance(value, dict):
-            return {key: restored(part) for key, part in value.items()}
-        return value
+    return True, _restored(trace.result[0], outputs)
 
-    return True, restored(trace.result[0])
+
+def _restored(value: Any, outputs: list[Node]) -> Any:
+    """Gives a result with the tensors of a run in their places."""
+    # No function inside `_replay`: one that calls itself is a cycle, which would keep the outputs' memory.
+    from distgrad.tensor import Tensor
+
+    if isinstance(value, _Out):
+        return Tensor._from_node(outputs[value.index])
+    if isinstance(value, tuple | list):
+        return _like(value, [_restored(part, outputs) for part in value])
+    if isinstance(value, dict):
+        return {key: _restored(part, outputs) for key, part in value.items()}
+    return value
