@@ -106,6 +106,7 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        structure[0] += 1
         if not hasattr(self, "_optimizer_step_pre_hooks"):
             self._make_hook_tables()
         for group in self.param_groups:

@@ -48,6 +48,7 @@ class Trace:
         self.ran: list[tuple[Any, bool]] = []  # modules that were called, and whether they were training
         self.modes = -1  # `changes.modes` when these were looked at last
         self.watched: list[tuple[dict[str, Any], list[Any], dict[str, Any]]] = []  # groups of optimizers: what they had
+        self.arguments: list[tuple[int, Any]] = []  # those that must be this very tensor
         self.leaves: list[tuple[Any, bool]] = []  # tensors that are inputs, and whether they required a gradient
         self.inputs: list[tuple[int, Any, Spec]] = []  # position among the arguments or -1, the tensor, its spec
         self.specs: list[Spec] = []  # of the outputs
@@ -69,13 +70,17 @@ class Trace:
             and all(a[0] == b[0] and a[2] is b[2] and (a[0] >= 0 or a[1] is b[1]) for a, b in zip(self.inputs, other.inputs))
             and [[(k, id(t)) for k, t in a] for a in self.actions] == [[(k, id(t)) for k, t in a] for a in other.actions]
             and _identities(self.gradients) == _identities(other.gradients)
+            and [(p, id(t)) for p, t in self.arguments] == [(p, id(t)) for p, t in other.arguments]
             and [(id(m), t) for m, t in self.ran] == [(id(m), t) for m, t in other.ran]
             and len(self.watched) == len(other.watched)
             and all(a[0] is b[0] and a[2] == b[2] for a, b in zip(self.watched, other.watched))
         )
 
-    def holds(self) -> bool:
+    def holds(self, arguments: list[Any]) -> bool:
         """Says whether gradients and options are what they were, as far as the recording depended on them."""
+        for place, tensor in self.arguments:
+            if arguments[place] is not tensor:
+                return False
         for tensor, gradient in self.gradients:
             if tensor._grad is not gradient:
                 return False
@@ -122,12 +127,27 @@ class _Out:
     __hash__ = None  # type: ignore[assignment]
 
 
+class _Held:
+    """Stands in a function's result for a tensor that was there before, or (`gradient`) for its gradient."""
+
+    def __init__(self, tensor: Any, gradient: bool) -> None:
+        self.tensor, self.gradient = tensor, gradient
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and other.tensor is self.tensor and other.gradient is self.gradient
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Recorder:
     """Watches one recording."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: list[tuple[Any, Node]]) -> None:
         self.trace = Trace()
         self.held: dict[int, Any] = {}  # the tensor through which a node from outside was given to an op
+        self.own = {id(n) for _, node in arguments for n in (node, node.twin) if n is not None}
+        self.arguments = arguments
+        self.aliases: list[tuple[int, weakref.ref[Any]]] = []  # other tensors with the node of an argument
         self.changed: list[weakref.ref[Any]] = []
         self.numbers: dict[int, Any] = {}
         self.gradients: dict[int, tuple[Any, Any]] = {}  # by tensor: the first access was this read
@@ -140,7 +160,10 @@ class Recorder:
         """Is told the arguments of every op that is recorded."""
         for argument, value in zip(args, values):
             if type(value) is Node and value.call is None:
-                self.held.setdefault(id(value), argument)
+                if id(value) not in self.own:
+                    self.held.setdefault(id(value), argument)
+                elif all(argument is not tensor for tensor, _ in self.arguments):
+                    self.aliases.append((id(value), weakref.ref(argument)))
 
     def bound(self, tensor: Any) -> None:
         """Is told every tensor that is changed in place."""
@@ -237,11 +260,13 @@ class Compiled:
             self._forms.clear()
             self._last = (None, None)
             self._home = session
-        form = (_form(args), _form(kwargs), self._around.now())
+        tensors = list(flat((args, kwargs)))
+        nodes = [id(t._now()) for t in tensors]
+        form = (_form(args), _form(kwargs), tuple([nodes.index(n) for n in nodes]), self._around.now())
         # Comparing with the form of the last call is quicker than hashing a long one.
         known = self._last[1] if form == self._last[0] else self._forms.get(form)
         if known is not None and known.confirmed:
-            done, result = _replay(session, known, list(flat((args, kwargs))))
+            done, result = _replay(session, known, tensors)
             if done:
                 return result
         result, trace = self._record(session, args, kwargs)
@@ -255,22 +280,21 @@ class Compiled:
     def _record(self, session: Any, args: Any, kwargs: Any) -> tuple[Any, Trace]:
         session.stats.steps_recorded += 1
         session.flush()
-        recorder = Recorder()
-        arguments = list(flat((args, kwargs)))
-        before = [(t, t._now()) for t in arguments]
+        before = [(t, t._now()) for t in flat((args, kwargs))]
+        recorder = Recorder(before)
         graph.recorder[0] = recorder
         try:
             result = self._function(*args, **kwargs)
             session.flush()
         finally:
             graph.recorder[0] = None
-        _finish(recorder, before, result)
+        _finish(recorder, result)
         return result, recorder.trace
 
 
-def _finish(recorder: Recorder, arguments: list[tuple[Any, Node]], result: Any) -> None:
+def _finish(recorder: Recorder, result: Any) -> None:
     """Finds where the inputs came from and where the outputs went."""
-    trace = recorder.trace
+    trace, arguments = recorder.trace, recorder.arguments
     trace.gradients = list(recorder.gradients.values())
     trace.watched = list(recorder.watched.values())
     if trace.reason is not None:
@@ -305,30 +329,50 @@ def _finish(recorder: Recorder, arguments: list[tuple[Any, Node]], result: Any) 
         gradient = tensor._grad
         if gradient is not None and id(gradient) not in changed and id(gradient._node) in actions:
             actions[id(gradient._node)].append(("grad", tensor))
+    trace.arguments = _fixed_arguments(recorder, arguments, actions)
+    known: dict[int, Any] = {}
+    for found in actions.values():
+        for kind, tensor in found:
+            known[id(tensor if kind == "node" else tensor._grad)] = _Held(tensor, kind == "grad")
+    stepped = any(held.gradient for held in known.values())  # the result's graph was used inside
     index = {id(node): i for i, node in enumerate(recorder.outputs)}
-
-    stepped = any(kind == "grad" for found in actions.values() for kind, _ in found)  # its graph was used inside
-
-    trace.result = (_replaced(result, trace, index, actions, stepped),)
+    trace.result = (_replaced(result, trace, index, actions, known, stepped),)
     trace.actions = [actions[id(node)] for node in recorder.outputs]
     trace.specs = [node.spec for node in recorder.outputs]
     if not all(trace.actions) and trace.reason is None:
         trace.reason = "an output that something else keeps"
 
 
-def _replaced(value: Any, trace: Trace, index: dict[int, int], actions: dict[int, list[tuple[str, Any]]], stepped: bool) -> Any:
-    """Gives a result with an `_Out` in the place of every tensor; `trace.reason` says when it cannot be replayed."""
+def _fixed_arguments(
+    recorder: Recorder, arguments: list[tuple[Any, Node]], actions: dict[int, list[tuple[str, Any]]]
+) -> list[tuple[int, Any]]:
+    """Gives the arguments for which no other tensor may come: those that are changed, or that the function has, too."""
+    inside = {node for node, alias in recorder.aliases if alias() is not None}  # not a passing one, made by the function
+    written = {id(tensor) for found in actions.values() for kind, tensor in found}
+    return [
+        (place, tensor) for place, (tensor, node) in enumerate(arguments)
+        if id(tensor) in written or id(node) in inside or id(node.twin) in inside
+    ]
+
+
+def _replaced(
+    value: Any, trace: Trace, index: dict[int, int], actions: dict[int, list[tuple[str, Any]]], known: dict[int, _Held],
+    stepped: bool,
+) -> Any:
+    """Gives a result with an `_Out` or a `_Held` in the place of every tensor; `trace.reason` says why it cannot be."""
     # No function inside `_finish`: one that calls itself is a cycle, which would keep the outputs' memory.
     if is_tensor(value):
+        if id(value) in known:
+            return known[id(value)]
         if (value._needs_grad and not stepped) or id(value._now()) not in index:
             trace.reason = "a result that keeps its graph, or that is not new"
             return None
         actions[id(value._node)].append(("result", None))
         return _Out(index[id(value._node)])
     if isinstance(value, tuple | list):
-        return _like(value, [_replaced(part, trace, index, actions, stepped) for part in value])
+        return _like(value, [_replaced(part, trace, index, actions, known, stepped) for part in value])
     if isinstance(value, dict):
-        return {key: _replaced(part, trace, index, actions, stepped) for key, part in value.items()}
+        return {key: _replaced(part, trace, index, actions, known, stepped) for key, part in value.items()}
     if not isinstance(value, PLAIN):
         trace.reason = "a result that is no tensor and no plain value"
     return value
@@ -342,7 +386,7 @@ def _like(value: Any, parts: list[Any]) -> Any:
 def _replay(session: Any, trace: Trace, arguments: list[Any]) -> tuple[bool, Any]:
     """Sends the run of a trace; says whether that was possible."""
     session.flush()
-    if not trace.holds() or not session.still_has(trace.program_id, used=trace.replays % _RECENT == 0):
+    if not trace.holds(arguments) or not session.still_has(trace.program_id, used=trace.replays % _RECENT == 0):
         return False, None  # or forgotten, for so many other programs came since
     if trace.steady is not None:
         given = trace.steady.ready(session, arguments)
@@ -404,6 +448,8 @@ def _inputs(session: Any, trace: Trace, arguments: list[Any]) -> list[Node] | No
 def _restored(value: Any, outputs: Any) -> Any:
     """Gives a result with the tensors of a run in their places."""
     # No function inside `_replay`: one that calls itself is a cycle, which would keep the outputs' memory.
+    if isinstance(value, _Held):
+        return value.tensor._grad if value.gradient else value.tensor
     if isinstance(value, _Out):
         return Tensor._from_node(outputs[value.index])
     if isinstance(value, tuple | list):

@@ -1,4 +1,5 @@
-"""The Python values a function takes from around it: globals, what its closure holds, the object it is a method of.
+"""The Python values a function takes from around it: globals, what its closure holds, the object it is a method of; and
+those of the user's functions and modules that it finds there.
 
 Invariant: two equal answers mean equal values, as far as they are looked at: plain values and which tensors, also one level
 inside a container or an object. What modules and optimizers are made of is counted in `distgrad.changes` instead.
@@ -6,10 +7,11 @@ inside a container or an object. What modules and optimizers are made of is coun
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import operator
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from distgrad.changes import modes, structure
@@ -17,6 +19,8 @@ from distgrad.op import is_tensor
 
 PLAIN = (int, float, bool, str, bytes, type(None))
 _INSIDE = 32  # entries of a container that are looked at
+_CLOSED = (*PLAIN, type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)
+_OURS = __name__.partition(".")[0]
 _MISSING = object()
 
 
@@ -32,8 +36,12 @@ def glimpse(value: Any) -> Any:
     return (type(value), id(value), *_inside(value))
 
 
+def _has_inside(value: Any) -> bool:
+    return not (is_tensor(value) or _counted(value) or isinstance(value, _CLOSED))
+
+
 def _inside(value: Any) -> tuple[Any, ...]:
-    if is_tensor(value) or isinstance(value, type | ModuleType | FunctionType | MethodType) or _counted(value):
+    if not _has_inside(value):
         return ()
     if isinstance(value, list | tuple):
         entries: Any = enumerate(value) if len(value) <= _INSIDE else ()
@@ -60,15 +68,27 @@ def _global_names(code: CodeType) -> Iterator[str]:
             yield from _global_names(constant)
 
 
+def _functions_of(value: Any) -> Iterator[Any]:
+    """Gives the user's functions that may run when a value is used: itself, or a module's own methods."""
+    if isinstance(value, MethodType):
+        value = value.__func__
+    if isinstance(value, FunctionType):
+        yield value
+    elif _counted(value):
+        for kind in {type(module) for module in value.modules()}:
+            for base in kind.__mro__:
+                if base.__module__.partition(".")[0] != _OURS:
+                    yield from (f for f in vars(base).values() if isinstance(f, FunctionType))
+
+
 class Surroundings:
-    """What is around one function, and how it was the last time."""
+    """What is around one function and the user's functions it calls, and how it was the last time."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        code = getattr(function, "__code__", None)
-        self._names = tuple(dict.fromkeys(_global_names(code))) if code is not None else ()
-        self._globals: dict[str, Any] = getattr(function, "__globals__", {})
-        self._cells = getattr(function, "__closure__", None) or ()
+        self._function = getattr(function, "__func__", function)
         self._owner = getattr(function, "__self__", None)
+        self._names: list[tuple[dict[str, Any], str]] = []  # of globals
+        self._cells: list[Any] = []
         self._values: list[Any] = []
         self._looked: list[tuple[Any, tuple[Any, ...]]] = []  # values that have an inside, and how it was
         self._counts = (-1, -1)
@@ -76,26 +96,51 @@ class Surroundings:
 
     def now(self) -> tuple[Any, ...]:
         """Gives the values as they are: the very same tuple as before when nothing has changed."""
-        values = [self._globals.get(name, _MISSING) for name in self._names]
+        counts = (structure[0], modes[0])
+        if (
+            counts == self._counts
+            and all(map(operator.is_, self._read(), self._values))
+            and all(_inside(value) == known for value, known in self._looked)
+        ):
+            return self._form
+        self._find()
+        self._values, self._counts = self._read(), counts
+        around = [self._owner, *self._values]
+        training = tuple(m.training for value in around if _counted(value) for m in value.modules())
+        self._form = (structure[0], training, *map(glimpse, around))
+        self._looked = [(value, _inside(value)) for value in around if _has_inside(value)]
+        return self._form
+
+    def _read(self) -> list[Any]:
+        values = [place.get(name, _MISSING) for place, name in self._names]
         for cell in self._cells:
             try:
                 values.append(cell.cell_contents)
             except ValueError:
                 values.append(_MISSING)
-        counts = (structure[0], modes[0])
-        if (
-            counts == self._counts
-            and all(map(operator.is_, values, self._values))
-            and all(_inside(value) == known for value, known in self._looked)
-        ):
-            return self._form
-        around = [self._owner, *values]
-        training = tuple(m.training for value in around if _counted(value) for m in value.modules())
-        self._form = (structure[0], training, *map(glimpse, around))
-        self._values, self._counts = values, counts
-        inside = [(value, _inside(value)) for value in around if not isinstance(value, PLAIN)]
-        self._looked = [
-            (value, known) for value, known in inside
-            if not (is_tensor(value) or isinstance(value, type | ModuleType | FunctionType | MethodType) or _counted(value))
-        ]
-        return self._form
+        return values
+
+    def _find(self) -> None:
+        """Finds the globals and the closures of the function, and of those of the user's that it can reach."""
+        self._names, self._cells = [], []
+        known: dict[int, Any] = {}
+        waiting = [self._function, *_functions_of(self._owner)]
+        while waiting:
+            function = waiting.pop()
+            if id(function) in known or not isinstance(function, FunctionType):
+                continue
+            known[id(function)] = function
+            if function.__module__ and function.__module__.partition(".")[0] == _OURS and function is not self._function:
+                continue
+            names = dict.fromkeys(_global_names(function.__code__))
+            self._names += [(function.__globals__, name) for name in names]
+            cells = list(function.__closure__ or ())
+            self._cells += cells
+            for value in (*(function.__globals__.get(name) for name in names), *_contents(cells)):
+                waiting.extend(_functions_of(value))
+
+
+def _contents(cells: list[Any]) -> Iterator[Any]:
+    for cell in cells:
+        with contextlib.suppress(ValueError):  # empty: its function is being made
+            yield cell.cell_contents
