@@ -160,6 +160,7 @@ class Recorder:
         """Is told the arguments of every op that is recorded."""
         for argument, value in zip(args, values):
             if type(value) is Node and value.call is None:
+                argument = _owner(argument)
                 if id(value) not in self.own:
                     self.held.setdefault(id(value), argument)
                 elif all(argument is not tensor for tensor, _ in self.arguments):
@@ -167,7 +168,7 @@ class Recorder:
 
     def bound(self, tensor: Any) -> None:
         """Is told every tensor that is changed in place."""
-        self.changed.append(weakref.ref(tensor))
+        self.changed.append(weakref.ref(_owner(tensor)))
 
     def read_gradient(self, tensor: Any, value: Any) -> None:
         """Is told of every read of a gradient."""
@@ -213,6 +214,13 @@ class Recorder:
             position += count
         self.given = list(recorded.inputs)
         self.outputs = list(recorded.outputs)
+
+
+def _owner(tensor: Any) -> Any:
+    """Gives the tensor that a detached one stands for: both are the same memory."""
+    while tensor._view is not None and tensor._view.op is None:
+        tensor = tensor._view.parent
+    return tensor
 
 
 def flat(value: Any) -> Iterator[Any]:
@@ -318,6 +326,7 @@ def _finish(recorder: Recorder, result: Any) -> None:
             trace.leaves.append((holder, holder._needs_grad))
     actions: dict[int, list[tuple[str, Any]]] = {id(node): [] for node in recorder.outputs}
     changed = {id(t): t for reference in recorder.changed if (t := reference()) is not None}
+    before = {id(gradient) for _, gradient in trace.gradients}
     seen = {id(t): t for t in (*recorder.held.values(), *changed.values(), *(t for t, _ in arguments))}
     for tensor in changed.values():
         if id(tensor._node) in actions:
@@ -327,8 +336,11 @@ def _finish(recorder: Recorder, result: Any) -> None:
             actions[id(tensor._node)].append(("node", tensor))
     for tensor in seen.values():
         gradient = tensor._grad
-        if gradient is not None and id(gradient) not in changed and id(gradient._node) in actions:
-            actions[id(gradient._node)].append(("grad", tensor))
+        if gradient is None or id(gradient) in before or id(gradient._node) not in actions:
+            continue
+        made = actions[id(gradient._node)]
+        made[:] = [entry for entry in made if entry[1] is not gradient]  # changed as well, after it was made here
+        made.append(("grad", tensor))
     trace.arguments = _fixed_arguments(recorder, arguments, actions)
     known: dict[int, Any] = {}
     for found in actions.values():
