@@ -161,8 +161,18 @@ def _expand_put(base: Any, new: Any, *, shape: tuple[int, ...]) -> Any:
     return reshape(new, shape=tuple(base.shape))
 
 
+def _expand(x: np.ndarray, *, shape: tuple[int, ...]) -> np.ndarray:
+    if not x.flags.c_contiguous or x.dtype.kind not in "fiubc":
+        return np.broadcast_to(x, shape)
+    # What np.broadcast_to gives, which takes three times as long to begin.
+    strides = tuple([0 if n == 1 else step for n, step in zip(x.shape, x.strides)]) if x.ndim else ()
+    out: np.ndarray = np.ndarray(shape, x.dtype, x, 0, (0,) * (len(shape) - x.ndim) + strides)
+    out.flags.writeable = False
+    return out
+
+
 expand: Op = Op(
-    "expand", lambda x, *, shape: np.broadcast_to(x, shape), meta=_expand_meta, inputs="x", rows=_expand_rows,
+    "expand", _expand, meta=_expand_meta, inputs="x", rows=_expand_rows,
     vjps=(lambda g: g,), localize=_local_shape, put=_expand_put,
 )
 

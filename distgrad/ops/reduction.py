@@ -36,6 +36,8 @@ def restore(g: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any
 
 def spread(g: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
     """Repeats a reduction's cotangent over the reduced dims."""
+    if not keepdims and axis == tuple(range(len(axis))):  # broadcasting adds leading dims by itself
+        return movement.expand(g, shape=x_shape)
     return movement.expand(restore(g, x_shape, axis, keepdims), shape=x_shape)
 
 
