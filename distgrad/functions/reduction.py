@@ -297,8 +297,12 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 # Variances --------------------------------------------------------------------------------------------------
 
 
-def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None) -> tuple[Any, Any]:
-    """Gives (variance, mean) by two passes: the mean first, then the mean of squared distances from it."""
+def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None,
+              averages: bool = False) -> tuple[Any, Any]:
+    """Gives (variance, mean) by two passes: the mean first, then the mean of squared distances from it.
+
+    Without `averages` the mean keeps its reduced dims.
+    """
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if unbiased is not None and correction is not None:
@@ -315,7 +319,7 @@ def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correc
         distance = elementwise.abs(distance)
     freedom = builtins.max(ops.reduced_count(shape, axis) - correction, 0)
     total = ops.sum(elementwise.square(distance), axis=axis, keepdims=bool(keepdim))
-    average = center if keepdim else movement.reshape(center, shape=tuple(total.shape))
+    average = center if keepdim or not averages else movement.reshape(center, shape=tuple(total.shape))
     return total / float(freedom), average
 
 
@@ -342,7 +346,7 @@ def std(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool
 def var_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Any, Any]:
     """Gives (var, mean) over dims."""
-    return _variance(input, dim, unbiased, keepdim, correction)
+    return _variance(input, dim, unbiased, keepdim, correction, averages=True)
 
 
 @numpy_names
@@ -350,7 +354,7 @@ def var_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim:
 def std_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Any, Any]:
     """Gives (std, mean) over dims."""
-    variance, average = _variance(input, dim, unbiased, keepdim, correction)
+    variance, average = _variance(input, dim, unbiased, keepdim, correction, averages=True)
     return ops.root(variance, degree=2.0), average
 
 

@@ -11,20 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.dtypes import HALVES
 from distgrad.families import along, other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_scan, movement
-from distgrad.ops.elementwise import exp, keep, logaddexp_array, ne
+from distgrad.ops.elementwise import exp, keep, logaddexp_array, ne, vanish
 
-_WIDER = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float64, "complex64": np.complex128}
+_WIDER = {**dict.fromkeys(HALVES, np.float32), "f": np.float64, "F": np.complex128}  # by numpy's type codes
 
 
 def _accumulate(function: np.ufunc) -> Callable[..., np.ndarray]:
     """Makes a kernel that accumulates in the wider dtype, as PyTorch does, so that long runs do not drift."""
 
     def kernel(x: np.ndarray, *, axis: int) -> np.ndarray:
-        wider = _WIDER.get(x.dtype.name)
+        wider = _WIDER.get(x.dtype.char)
         if wider is None:
             return function.accumulate(x, axis=axis)
         return function.accumulate(x.astype(wider), axis=axis).astype(x.dtype)
@@ -124,6 +125,38 @@ def _cumprod_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
 
 
 cumprod = along("cumprod", _accumulate(np.multiply), _cumprod_vjp, result="sum", through=across_scan.cumprod)
+
+
+def _others(x: np.ndarray, *, axis: int) -> np.ndarray:
+    rows = np.swapaxes(x.astype(_WIDER.get(x.dtype.char, x.dtype)), axis, -1)
+    left, right = np.ones_like(rows), np.ones_like(rows)
+    np.multiply.accumulate(rows[..., :-1], axis=-1, out=left[..., 1:])
+    np.multiply.accumulate(rows[..., :0:-1], axis=-1, out=right[..., -2::-1])
+    return np.swapaxes(left * right, axis, -1).astype(x.dtype, copy=False)
+
+
+def _others_vjp(g: Any, x: Any, axis: int) -> Any:
+    """The rule of the product of what comes before and what comes after, which itself is differentiable again."""
+    if x.shape[axis] < 2:
+        return vanish(x)
+    turned = reverse(x, axis)
+    left, right = cumprod(x, axis=axis), cumprod(turned, axis=axis)
+    g_left = after(g * reverse(before(right, axis, 1), axis), axis, 0)
+    g_right = after(reverse(g * before(left, axis, 1), axis), axis, 0)
+    return _cumprod_vjp(g_left, x, left, axis) + reverse(_cumprod_vjp(g_right, turned, right, axis), axis)
+
+
+product_of_others_here = along("product_of_others", _others, _others_vjp)
+"""For each element the product of all others along `axis`; right where elements are zero."""
+
+
+def product_of_others(x: Any, axis: int) -> Any:
+    """Gives `product_of_others_here`, by scans where x is on the workers, which scan their own rows."""
+    if x._now().spec.placement is None:
+        return product_of_others_here(x, axis=axis)
+    left = before(cumprod(x, axis=axis), axis, 1)
+    right = before(cumprod(reverse(x, axis), axis=axis), axis, 1)
+    return left * reverse(right, axis)
 
 
 def _logcumsumexp_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:

@@ -19,8 +19,8 @@ from distgrad.families import elementwise, identity_of, kept_dim, reduced_shape,
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_reduction, across_select, movement
-from distgrad.ops.cumulative import before, cumprod, reverse
-from distgrad.ops.elementwise import eq, isnan, keep, logical_and, logical_or, ne, where
+from distgrad.ops.cumulative import product_of_others
+from distgrad.ops.elementwise import eq, isnan, keep, logical_and, logical_or, ne, widened
 from distgrad.ops.order import place_of_rank
 
 Axes = tuple[int, ...]
@@ -150,22 +150,17 @@ def _prod(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
     return _multiply(x, axis=axis, keepdims=keepdims)
 
 
-def _product_of_others(x: Any, axis: int) -> Any:
-    """Gives for each element the product of all others along an axis; right where elements are zero."""
-    left = before(cumprod(x, axis=axis), axis, 1)
-    right = before(cumprod(reverse(x, axis), axis=axis), axis, 1)
-    return left * reverse(right, axis)
-
-
 def _prod_vjp(g: Any, x: Any, axis: Axes, keepdims: bool) -> Any:
     shape = tuple(x.shape)
     if 0 in shape or not axis:
         return spread(g, shape, axis, keepdims)
+    if len(axis) == 1:
+        return restore(g, shape, axis, keepdims) * product_of_others(x, axis[0])
     rest = tuple(d for d in range(len(shape)) if d not in axis)
     order = (*rest, *axis)
     moved = movement.permute(x, axes=order) if order != tuple(range(len(shape))) else x
     flat = movement.reshape(moved, shape=(*(shape[d] for d in rest), count_of(shape[a] for a in axis)))
-    others = movement.reshape(_product_of_others(flat, len(rest)), shape=tuple(shape[d] for d in order))
+    others = movement.reshape(product_of_others(flat, len(rest)), shape=tuple(shape[d] for d in order))
     others = movement.permute(others, axes=movement.inverse(order))
     return restore(g, shape, axis, keepdims) * others
 
@@ -323,11 +318,21 @@ nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number_p
 
 
 def _root_vjp(g: Any, y: Any, degree: float) -> Any:
-    """Zero where the root is zero: the subgradient PyTorch takes for norms and standard deviations."""
-    nonzero = ne(y, 0)
-    slope = where(nonzero, y, 1.0)
-    return keep(nonzero, g / (slope * 2.0 if degree == 2 else slope ** (degree - 1.0) * degree))
+    return root_slope(g, y, degree=degree)
 
+
+def _root_slope(g: Any, y: Any, *, degree: float) -> Any:
+    kind = y.dtype.type
+    return np.where(y != 0, g / (y + y if degree == 2 else np.power(y, kind(degree - 1.0)) * kind(degree)), kind(0))
+
+
+root_slope: Op = elementwise(
+    "root_slope", widened(_root_slope), "g y", outputs="slope", linear=("P.",), vjps=(
+        lambda g, y, degree: root_slope(g, y, degree=degree),
+        lambda g, slope, y, degree: g * keep(ne(y, 0), slope * (1.0 - degree) / y)),
+)
+"""The cotangent g of a root y for what the root was taken of; zero where the root is zero, which is the subgradient
+PyTorch takes for norms and standard deviations."""
 
 root = elementwise(
     "root", lambda x, *, degree: np.sqrt(x) if degree == 2 else np.power(x, x.dtype.type(1.0 / degree)), "x",
