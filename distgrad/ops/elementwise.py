@@ -321,8 +321,11 @@ xlogy = binary("xlogy", _scipy("xlogy"), (lambda g, a, b: g * xlogy_slope(a, b),
 @widened
 def _sinc(x: Any) -> Any:
     t = x * x.dtype.type(math.pi)
+    out = np.asarray(np.sin(t) / t)
     zero = t == 0
-    return select_array(zero, np.ones((), x.dtype), np.sin(t) / select_array(zero, np.ones((), x.dtype), t))
+    if np.any(zero):
+        out[zero] = 1
+    return out
 
 
 sin = unary("sin", np.sin, lambda g, x: g * cos(x))

@@ -26,6 +26,7 @@ from distgrad.ops.order import place_of_rank
 Axes = tuple[int, ...]
 _add: Any = np.add.reduce  # numpy's stubs do not know a `keepdims` that is decided at run time
 _multiply: Any = np.multiply.reduce
+_SHORT_ROW = 96  # bytes up to which turning rows into columns first makes extremes quicker (measured)
 _PAIRWISE = 4096  # longer runs are cut, so that rounding errors do not grow with the length
 
 
@@ -53,6 +54,8 @@ def _sum_middle(x: np.ndarray) -> np.ndarray:
     """
     outer, n, inner = x.shape
     if n > _PAIRWISE:
+        if inner == 1 and outer > 1 and n % 1024:
+            return _add(x, axis=1)  # pairwise; the cut below would copy
         whole = n // 1024 * 1024
         parts = _sum_middle(x[:, :whole].reshape(-1, 1024, inner)).reshape(outer, -1, inner)
         total = _sum_middle(np.ascontiguousarray(parts))
@@ -73,6 +76,10 @@ def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
         if x.strides[a] == 0 and x.shape[a] > 1:
             factor *= x.shape[a]
             x = x[(slice(None),) * a + (slice(0, 1),)]
+    contiguous = x.flags.c_contiguous or x.flags.f_contiguous
+    if not contiguous and x.ndim - 1 in axis and x.size <= _PAIRWISE * max(x.shape[-1], 1):
+        out = _add(x, axis=axis, keepdims=keepdims)  # pairwise along rows, and not too many of those
+        return out * x.dtype.type(factor) if factor != 1 else out
     if x.flags.f_contiguous and not x.flags.c_contiguous:
         flipped = tuple(x.ndim - 1 - a for a in axis)
         out = _by_groups(x.T, flipped).reshape(shape[::-1]).T
@@ -172,7 +179,7 @@ def _extreme(function: np.ufunc, reduce: str) -> Callable[..., np.ndarray]:
     def kernel(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
         if reduced_count(x.shape, axis) == 0:
             return np.full(reduced_shape(x.shape, axis, keepdims), identity_of(reduce, x.dtype), x.dtype)
-        if axis == (x.ndim - 1,) and x.shape[-1] <= 64 < x.size // x.shape[-1]:
+        if axis == (x.ndim - 1,) and x.shape[-1] * x.itemsize <= _SHORT_ROW and x.size // x.shape[-1] > 64:
             # numpy reduces short rows one at a time; columns go through vector instructions
             out = function.reduce(np.ascontiguousarray(np.moveaxis(x, -1, 0)), axis=0)
             return out[..., None] if keepdims else out
