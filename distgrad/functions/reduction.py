@@ -387,6 +387,9 @@ def vector_norm(input: Any, ord: float = 2, dim: Dims = None, keepdim: bool = Fa
     if ord == 2:
         squares = elementwise.square(elementwise.abs(x) if x.dtype.is_complex else x)
         return ops.root(ops.sum(squares, axis=axis, keepdims=keep), degree=2.0)
+    if ord > 2 and not x.dtype.is_complex:
+        powers = elementwise.abs_power(x, float(ord))
+        return ops.root(ops.sum(powers, axis=axis, keepdims=keep), degree=float(ord))
     sizes = elementwise.abs(x)
     if ord == 1:
         return ops.sum(sizes, axis=axis, keepdims=keep)

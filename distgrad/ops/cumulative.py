@@ -203,3 +203,80 @@ def _running(name: str, function: np.ufunc, through: Callable[..., Any]) -> Op:
 
 cummax = _running("cummax", np.maximum, across_scan.cummax)
 cummin = _running("cummin", np.minimum, across_scan.cummin)
+
+
+# Differences of neighbours ----------------------------------------------------------------------------------
+
+
+def _cut(axis: int, start: int | None, stop: int | None) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, slice(start, stop))
+
+
+def _difference(x: np.ndarray, *, axis: int) -> np.ndarray:
+    return x[_cut(axis, 1, None)] - x[_cut(axis, None, -1)]
+
+
+def _difference_back(g: np.ndarray, *, axis: int) -> np.ndarray:
+    out = np.zeros((*g.shape[:axis], g.shape[axis] + 1, *g.shape[axis + 1 :]), g.dtype)
+    out[_cut(axis, 1, None)] = g
+    out[_cut(axis, None, -1)] -= g
+    return out
+
+
+def _longer(rows: int) -> Callable[..., MetaResult]:
+    def meta(x: TensorMeta, *, axis: int) -> MetaResult:
+        return (TensorMeta.of((*x.shape[:axis], x.shape[axis] + rows, *x.shape[axis + 1 :]), x.dtype),), None
+
+    return meta
+
+
+difference: Op = Op("difference", _difference, meta=_longer(-1), inputs="x", rows=other_dims_rows,
+                    vjps=(lambda g, axis: difference_back(g, axis=axis),))
+"""Each row along `axis` but the first, minus the row before; there is at least one row."""
+
+difference_back: Op = Op("difference_back", _difference_back, meta=_longer(1), inputs="g", rows=other_dims_rows,
+                         vjps=(lambda g, axis: difference(g, axis=axis),), outputs="x")
+"""The transpose of `difference`."""
+
+
+def _central(x: np.ndarray, step: Any, *, axis: int) -> np.ndarray:
+    out = np.empty_like(x)
+    np.subtract(x[_cut(axis, 2, None)], x[_cut(axis, None, -2)], out=out[_cut(axis, 1, -1)])
+    out[_cut(axis, 1, -1)] /= 2 * step
+    out[_cut(axis, None, 1)] = (x[_cut(axis, 1, 2)] - x[_cut(axis, None, 1)]) / step
+    out[_cut(axis, -1, None)] = (x[_cut(axis, -1, None)] - x[_cut(axis, -2, -1)]) / step
+    return out
+
+
+def _central_back(g: np.ndarray, step: Any, *, axis: int) -> np.ndarray:
+    out = np.zeros_like(g)
+    inner = g[_cut(axis, 1, -1)] / (2 * step)
+    first, last = g[_cut(axis, None, 1)] / step, g[_cut(axis, -1, None)] / step
+    out[_cut(axis, 2, None)] = inner
+    out[_cut(axis, None, -2)] -= inner
+    for place, change in ((_cut(axis, 1, 2), first), (_cut(axis, None, 1), -first),
+                          (_cut(axis, -1, None), last), (_cut(axis, -2, -1), -last)):
+        out[place] += change
+    return out
+
+
+def _central_meta(x: TensorMeta, step: Any, *, axis: int) -> MetaResult:
+    return (x,), None
+
+
+def _central_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    return (Row((row.ins[0], None), row.outs) for row in other_dims_rows(ins, outs, attrs))
+
+
+central_difference: Op = Op(
+    "central_difference", _central, meta=_central_meta, inputs="x step", rows=_central_rows,
+    vjps=(lambda g, step, axis: central_difference_back(g, step, axis=axis), None),
+)
+"""Slopes along `axis` of samples a number `step` apart: central differences inside, one-sided ones at the ends; there
+are at least two rows."""
+
+central_difference_back: Op = Op(
+    "central_difference_back", _central_back, meta=_central_meta, inputs="x step", rows=_central_rows,
+    vjps=(lambda g, step, axis: central_difference(g, step, axis=axis), None),
+)
+"""The transpose of `central_difference`."""

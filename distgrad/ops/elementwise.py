@@ -157,6 +157,8 @@ def _sign(x: Any) -> Any:
         return x.copy()
     if x.dtype.kind == "c":
         return np.sign(x)
+    if x.size < _SMALL and x.dtype.kind == "f":
+        return np.subtract(x > 0, x < 0, dtype=x.dtype)
     return ((x > 0).view(np.int8) - (x < 0).view(np.int8)).astype(x.dtype)  # NaN gives 0, as in PyTorch
 
 
@@ -248,6 +250,11 @@ falling_power: Op = binary("falling_power", _falling_power,
 power_log: Op = binary("power_log", lambda a, b: keep_array((a != 0) | (b.real < 0), np.log(a)),
                    (lambda g, a: g * keep(ne(a, 0), reciprocal(a)), lambda g: vanish(g)), result="float")
 
+abs_power: Op = binary("abs_power", lambda a, b: power_array(np.abs(a), b), result="float",
+                      vjps=(lambda g, a, b: g * abs_power_slope(a, b), None))
+"""|a| ** b of real numbers, for a number b of at least 2."""
+abs_power_slope: Op = binary("abs_power_slope", lambda a, b: np.copysign(power_array(np.abs(a), b - 1), a) * b,
+                            result="float", vjps=(lambda g, a, b: g * (abs_power(a, b - 2.0) * (b * (b - 1.0))), None))
 reciprocal: Op = unary("reciprocal", np.reciprocal, lambda g, y: neg(g * (y * y)))
 sqrt = unary("sqrt", np.sqrt, lambda g, y: g / (y * 2.0))
 rsqrt = unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda g, y: g * (y * y * y) * -0.5)

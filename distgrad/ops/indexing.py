@@ -37,10 +37,10 @@ def index_range(
     """Gives an index with negative positions counted from the end; raises for one outside the dimension."""
     if not index.size:
         return index
-    if index.dtype == np.int64 and index.flags.c_contiguous:
-        # As unsigned numbers, negative positions are larger than any size: one pass says that all are in range.
-        if _largest(index.reshape(-1).view(np.uint64)) < size:
-            return index
+    # As unsigned numbers, negative positions are larger than any size: one pass says that all are in range.
+    plain = index.dtype == np.int64 and index.flags.c_contiguous
+    if plain and _largest(index.reshape(-1).view(np.uint64)) < size:
+        return index
     low, high = index.min(), index.max()
     if high >= size or low < (-size if wrap else 0):
         wrong = int(high if high >= size else low)
