@@ -208,6 +208,10 @@ def _embed(
     g: np.ndarray, start: int, *, shape: tuple[int, ...], axis: int, step: int, first: int = 0, sharded: int | None = None
 ) -> np.ndarray:
     out = np.zeros(shape, g.dtype)
+    size = g.shape[axis]
+    if size and first == 0 <= start and start + (size - 1) * step < shape[axis]:  # all rows are here, as they nearly always are
+        out[_along(axis, builtins.slice(start, start + size * step, step))] = g
+        return out
     low, high, target = across_move.rows_inside(start, step, g.shape[axis], first, shape[axis])
     out[_along(axis, target)] = g[_along(axis, builtins.slice(low, high))]
     return out
