@@ -116,6 +116,8 @@ def _refuse_complex(name: str, input: Any) -> None:
 @numpy_names
 def sum(input: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Adds up elements over dims; bools and integers give int64 unless `dtype` says otherwise."""
+    if dtype is None:
+        return ops.sum(input, axis=normalize_dims("sum", dim, input.ndim), keepdims=bool(keepdim))
     return _whole_type(_reduce(ops.sum, cast_to(input, dtype), dim, keepdim), dtype)
 
 
@@ -385,6 +387,8 @@ def vector_norm(input: Any, ord: float = 2, dim: Dims = None, keepdim: bool = Fa
             )
         return (ops.amax if ord > 0 else ops.amin)(elementwise.abs(x), axis=axis, keepdims=keep)
     if ord == 2:
+        if x._now().spec.placement is None and not x.dtype.is_complex:
+            return ops.norm_here(x, axis=axis, keepdims=keep)
         squares = elementwise.square(elementwise.abs(x) if x.dtype.is_complex else x)
         return ops.root(ops.sum(squares, axis=axis, keepdims=keep), degree=2.0)
     if ord > 2 and not x.dtype.is_complex:

@@ -94,7 +94,7 @@ def _divisors(name: str, a: Any, b: Any) -> None:
 # Arithmetic -------------------------------------------------------------------------------------------------
 
 # The zero slope of piecewise constant functions: they are differentiable, as in PyTorch.
-vanish: Op = unary("vanish", np.zeros_like, lambda g: vanish(g), result="promote", linear=True)
+vanish: Op = unary("vanish", lambda x: np.zeros(x.shape, x.dtype), lambda g: vanish(g), result="promote", linear=True)
 neg: Op = unary("neg", np.negative, lambda g: neg(g), result="promote", linear=True)
 add = binary("add", np.add, (lambda g: g, lambda g: g), linear=("PP",))
 sub = binary("sub", np.subtract, (lambda g: g, lambda g: neg(g)), linear=("PP",))

@@ -330,7 +330,8 @@ def _root_vjp(g: Any, y: Any, degree: float) -> Any:
 
 def _root_slope(g: Any, y: Any, *, degree: float) -> Any:
     kind = y.dtype.type
-    return np.where(y != 0, g / (y + y if degree == 2 else np.power(y, kind(degree - 1.0)) * kind(degree)), kind(0))
+    out = g / (y + y if degree == 2 else np.power(y, kind(degree - 1.0)) * kind(degree))
+    return out if np.count_nonzero(y) == y.size else np.where(y != 0, out, kind(0))
 
 
 root_slope: Op = elementwise(
@@ -346,3 +347,18 @@ root = elementwise(
     vjps=(_root_vjp,),
 )
 """The root of attribute `degree` of non-negative numbers; its gradient at zero is zero."""
+
+
+def _norm(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    return np.sqrt(_sum(np.square(x), axis=axis, keepdims=keepdims))
+
+
+def _norm_vjp(g: Any, y: Any, x: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
+    slope = root_slope(g, y, degree=2.0)
+    if axis != tuple(range(len(axis))):  # broadcasting adds leading dims by itself
+        slope = restore(slope, x_shape, axis, keepdims)
+    return slope * (x * 2.0)
+
+
+norm_here = reduction("norm", _norm, _norm_vjp)
+"""The root of the sum of squares of real numbers; its gradient at zero is zero. Only kept dims may be sharded."""
