@@ -316,11 +316,12 @@ def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correc
     shape = tuple(input.shape)
     axis = normalize_dims("var", dim, len(shape))
     center = ops.mean(input, axis=axis, keepdims=True)
-    distance = input - center
     if input.dtype.is_complex:
-        distance = elementwise.abs(distance)
+        squares = elementwise.square(elementwise.abs(input - center))
+    else:
+        squares = elementwise.square_distance(input, center)
     freedom = builtins.max(ops.reduced_count(shape, axis) - correction, 0)
-    total = ops.sum(elementwise.square(distance), axis=axis, keepdims=bool(keepdim))
+    total = ops.sum(squares, axis=axis, keepdims=bool(keepdim))
     average = center if keepdim or not averages else movement.reshape(center, shape=tuple(total.shape))
     return total / float(freedom), average
 

@@ -241,6 +241,15 @@ class _Gathered(NamedTuple):
 
 def _gather_dims(x: Tensor, advanced: list[tuple[int, Any]]) -> _Gathered:
     """Brings the indexed dims together: in place when they are neighbours, else to the front."""
+    if len(advanced) == 1 and isinstance(advanced[0][1], _Mask):
+        axis, mask = advanced[0]
+        if mask.ndim and not is_spread(mask.value):  # positions in the flattened dims at once
+            value = np.asarray(mask.value.numpy() if is_tensor(mask.value) else mask.value)
+            index = from_numpy(np.flatnonzero(value))
+            shape = tuple(x.shape)
+            if mask.ndim > 1:
+                x = reshape(x, shape=(*shape[:axis], value.size, *shape[axis + mask.ndim :]))
+            return _Gathered(x, index, axis, None, shape)
     entries = _positions(advanced)
     axes = [axis for axis, _ in entries]
     sizes = [x.shape[axis] for axis in axes]

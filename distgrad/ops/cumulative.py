@@ -28,6 +28,8 @@ def _accumulate(function: np.ufunc) -> Callable[..., np.ndarray]:
         wider = _WIDER.get(x.dtype.char)
         if wider is None:
             return function.accumulate(x, axis=axis)
+        if x.dtype.char == "f":  # numpy widens block by block, without a copy of all
+            return function.accumulate(x, axis=axis, dtype=wider).astype(x.dtype)
         return function.accumulate(x.astype(wider), axis=axis).astype(x.dtype)
 
     return kernel
