@@ -12,15 +12,17 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distgrad.grad_mode import mode, reversing
+from distgrad.grad_mode import mode
 from distgrad.graph import Plan
 from distgrad.handles import RemovableHandle
 from distgrad.op import OPS, Rule
 from distgrad.placement import Partial, Shard
+from distgrad.quiet import enter, leave
 
 _LARGE_BYTES = 1 << 20  # from which a gradient is no longer made whole for the sake of sharing a bucket
 
 _sequence = itertools.count()
+_NOTHING: dict[int, Any] = {}  # what functions that save nothing have in common; never written to
 _PRE, _POST = -1, -2  # keys of a node's hooks beside the indices of its outputs
 
 
@@ -137,14 +139,16 @@ class GradFn(GraphNode):
     `edges` holds per input a (GradFn, output index) pair, a leaf Tensor, or None.
     """
 
-    __slots__ = ("__weakref__", "edges", "hooks", "ins", "label", "outs", "plan", "released", "retained", "sequence")
+    __slots__ = ("__weakref__", "edges", "hooks", "ins", "label", "marks", "outs", "plan", "released", "retained",
+                 "sequence")
     label: str  # the name to show, when the user's function is made of several ops
 
-    def __init__(self, plan: Plan, edges: tuple[Any, ...]) -> None:
+    def __init__(self, plan: Plan, edges: tuple[Any, ...], marks: tuple[bool, ...] | None = None) -> None:
         self.plan = plan
         self.edges = edges
-        self.ins: dict[int, Any] = {}
-        self.outs: dict[int, Any] = {}
+        self.marks = tuple(edge is not None for edge in edges) if marks is None else marks  # which edges there are
+        self.ins: dict[int, Any] = _NOTHING
+        self.outs: dict[int, Any] = _NOTHING
         self.released = False
         self.sequence = next(_sequence)
         self.hooks: dict[int, dict[int, Callable[..., Any]]] | None = None
@@ -167,7 +171,7 @@ class GradFn(GraphNode):
         """Lets go of the saved values."""
         if self.ins or self.outs:
             self.released = True
-            self.ins, self.outs = {}, {}
+            self.ins, self.outs = _NOTHING, _NOTHING
 
     def check(self) -> None:
         """Raises RuntimeError when the saved values are gone."""
@@ -182,14 +186,18 @@ class GradFn(GraphNode):
         `needs` marks the inputs whose cotangents lead somewhere (None: all that have an edge).
         """
         plan = self.plan
-        needs = tuple(edge is not None for edge in self.edges) if needs is None else needs
+        if needs is None:
+            needs = self.marks
         op = plan.op
         # Rules are plain derivatives; PyTorch's gradient of a complex value is the conjugate of that.
-        gs = [conjugate(h) for h in gs]
-        g = gs[0] if len(gs) == 1 else tuple(
-            zeros_like_spec(s) if h is None and s.meta.dtype.category >= 2 and not op.takes_none else h
-            for s, h in zip(plan.outs, gs)
-        )
+        if len(gs) == 1:
+            g = conjugate(gs[0])
+        else:
+            gs = [conjugate(h) for h in gs]
+            g = tuple(
+                zeros_like_spec(s) if h is None and s.meta.dtype.category >= 2 and not op.takes_none else h
+                for s, h in zip(plan.outs, gs)
+            )
         rules = op.rules
         if isinstance(rules, Rule):
             results = list(rules.function(*self._arguments(rules, g, create, make, needs)))
@@ -198,8 +206,8 @@ class GradFn(GraphNode):
                 rule.function(*self._arguments(rule, g, create, make, needs)) if needed and rule is not None else None
                 for rule, needed in zip(rules, needs)
             ]
-        for position, (result, needed) in enumerate(zip(results, needs)):
-            if result is not None and needed:
+        for position, result in enumerate(results):
+            if result is not None and needs[position]:
                 results[position] = match(conjugate(result), plan.ins[position])
         return results
 
@@ -252,11 +260,13 @@ def zeros_like_spec(spec: Any) -> Any:
 
 def conjugate(g: Any) -> Any:
     """Gives the conjugate of a complex tensor, and anything else as it is."""
-    return OPS["conj"](g) if g is not None and g.dtype.is_complex else g
+    return OPS["conj"](g) if g is not None and g._node.spec.meta.dtype.is_complex else g
 
 
 def match(g: Any, spec: Any) -> Any:
     """Gives a cotangent the shape and dtype of the input it belongs to, undoing broadcasts and casts."""
+    if g._node.spec is spec and g._view is None:
+        return g
     shape = spec.meta.shape
     if g.shape != shape:
         g = sum_to(g, shape)
@@ -315,13 +325,18 @@ def run_backward(
             known = leaves.get(id(edge))
             leaves[id(edge)] = (edge, g if known is None else known[1] + g)
 
-    with reversing(create):
+    before = mode.enabled, mode.track_views, mode.quiet
+    warnings = enter()
+    # In a reverse pass gradients are recorded for `create` only, and views are not tracked.
+    mode.enabled, mode.track_views, mode.quiet = create, False, True
+    try:
         for edge, g in roots:
             arrive(edge, g)
         while heap:
             fn = heapq.heappop(heap)[1]
             gs = pending.pop(fn)
-            _run_hooks(fn, gs)
+            if fn.hooks is not None or fn.retained is not None:
+                _run_hooks(fn, gs)
             if targets is not None:
                 for index, g in enumerate(gs):
                     if (id(fn), index) in targets:
@@ -342,6 +357,9 @@ def run_backward(
             for edge, g in zip(fn.edges, cotangents):
                 if edge is not None and g is not None:
                     arrive(edge, g)
+    finally:
+        mode.enabled, mode.track_views, mode.quiet = before
+        leave(warnings)
     for key, (_, g) in leaves.items():
         results[key] = g
     return results, list(leaves.values())

@@ -68,26 +68,32 @@ def install(tensor_type: type) -> None:
         tensor._node = node
         return tensor
 
-    def dispatch(op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+    def dispatch(op: Op, /, *args: Any, **attrs: Any) -> Any:
         values: list[Any] = []
         specs: list[Any] = []
+        arrays: list[Any] = []
         needs_grad = False
-        for position, value in enumerate(args):
+        for value in args:
             kind = type(value)
-            if kind in NUMBERS:
-                values.append(value)
-                specs.append(kind)
-                continue
-            if not isinstance(value, tensor_type):
-                value = stray(op, position, value)
-                args = (*args[:position], value, *args[position + 1 :])
-                if type(value) in NUMBERS:
+            if kind is not tensor_type:
+                if kind in NUMBERS:
                     values.append(value)
-                    specs.append(type(value))
+                    specs.append(kind)
+                    arrays.append(value)
                     continue
+                if not isinstance(value, tensor_type):
+                    position = len(values)
+                    value = stray(op, position, value)
+                    args = (*args[:position], value, *args[position + 1 :])
+                    if type(value) in NUMBERS:
+                        values.append(value)
+                        specs.append(type(value))
+                        arrays.append(value)
+                        continue
             node = value._node if value._view is None else value._synced()
             values.append(node)
             specs.append(node.spec)
+            arrays.append(node.data)
             if value._needs_grad:
                 needs_grad = True
         key = (*specs, *attrs.items()) if attrs else tuple(specs)
@@ -104,7 +110,7 @@ def install(tensor_type: type) -> None:
 
         nodes: tuple[Node, ...]
         if plan.local:
-            outs = run_kernel(plan, [v.data if type(v) is Node else v for v in values])
+            outs = run_kernel(plan, arrays)
             if op.put is None and outs and outs[0].base is not None:
                 outs = _own_memory(args, outs)
             if plan.single:  # nearly always, and worth the shorter way
@@ -163,22 +169,36 @@ def edge_of(tensor: Any) -> Any:
 
 
 def _link(plan: Plan, args: tuple[Any, ...], values: list[Any], nodes: tuple[Node, ...]) -> GradFn:
-    edges = tuple(None if type(a) in NUMBERS else edge_of(a) for a in args)
-    fn = GradFn(plan, edges)
+    edges: list[Any] = []
+    mask: list[bool] = []
+    for a in args:
+        if type(a) in NUMBERS or not a._needs_grad:
+            edges.append(None)
+            mask.append(False)
+        else:
+            made_by = a._fn
+            edges.append(a if made_by is None else (made_by, a._index))
+            mask.append(True)
+    marks = tuple(mask)
+    fn = GradFn(plan, tuple(edges), marks)
     if anomaly.sites is not None:
         anomaly.note(fn)
-    ins, outs = plan.op.saved_for(tuple(e is not None for e in edges))
-    for position in ins:
-        value = values[position]
-        fn.ins[position] = value
-        if type(value) is Node:
-            if args[position]._view is None:
-                value.saved = True
-            else:
-                mark_saved(args[position])
-    for position in outs:
-        fn.outs[position] = nodes[position]
-        nodes[position].saved = True
+    ins, outs = plan.op.needs.get(marks) or plan.op.saved_for(marks)
+    if ins:
+        held: dict[int, Any] = {}
+        for position in ins:
+            value = values[position]
+            held[position] = value
+            if type(value) is Node:
+                if args[position]._view is None:
+                    value.saved = True
+                else:
+                    mark_saved(args[position])
+        fn.ins = held
+    if outs:
+        fn.outs = {position: nodes[position] for position in outs}
+        for position in outs:
+            nodes[position].saved = True
     return fn
 
 

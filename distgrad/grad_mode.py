@@ -5,13 +5,10 @@ Each is a context manager and a decorator, per thread, as PyTorch's page "torch.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-
-from distgrad.quiet import enter, leave
 
 _GENERATOR = 0x20  # inspect.CO_GENERATOR, without importing inspect
 
@@ -28,19 +25,6 @@ mode = _Mode()
 def is_grad_enabled() -> bool:
     """Says whether operations record gradients in this thread."""
     return mode.enabled
-
-
-@contextlib.contextmanager
-def reversing(create: bool) -> Iterator[None]:
-    """Sets what holds in a reverse pass: gradients are recorded for `create` only, views are not tracked."""
-    before = mode.enabled, mode.track_views, mode.quiet
-    warnings = enter()
-    mode.enabled, mode.track_views, mode.quiet = create, False, True
-    try:
-        yield
-    finally:
-        mode.enabled, mode.track_views, mode.quiet = before
-        leave(warnings)
 
 
 class _GradMode:

@@ -98,10 +98,13 @@ def normalize_dim(name: str, dim: Any, ndim: int) -> int:
     return dim + bound if dim < 0 else dim
 
 
+_ALL_DIMS = tuple(tuple(range(ndim)) for ndim in range(8))
+
+
 def normalize_dims(name: str, dims: Any, ndim: int, *, empty_means_all: bool = True) -> tuple[int, ...]:
     """Gives a `dim` argument (None, int or several) as a sorted tuple; RuntimeError for a repeated dim."""
     if dims is None:
-        return tuple(range(ndim))
+        return _ALL_DIMS[ndim] if ndim < len(_ALL_DIMS) else tuple(range(ndim))
     if isinstance(dims, Iterable):
         found = [normalize_dim(name, d, ndim) for d in dims]
         if not found and empty_means_all:

@@ -479,8 +479,7 @@ def _cotangents(outputs: Sequence[Tensor], gradients: Sequence[Any] | None, crea
         if g is None:
             if out._now().spec.meta.size != 1:
                 raise RuntimeError("grad can be implicitly created only for scalar outputs")
-            with set_grad_enabled(False):
-                g = _ones_like(out)
+            g = _ones_like(out)
         elif g.shape != out.shape:
             raise RuntimeError(
                 f"Mismatch in shape: grad_output[{position}] has a shape of {g.shape} and output[{position}] has a "
@@ -493,7 +492,8 @@ def _cotangents(outputs: Sequence[Tensor], gradients: Sequence[Any] | None, crea
 def _ones_like(out: Tensor) -> Tensor:
     spec = out._now().spec
     if spec.placement is None:
-        return Tensor._from_node(Node(spec, np.ones(spec.meta.shape, spec.meta.dtype.numpy)))
+        one = np.array(1, spec.meta.dtype.numpy)
+        return Tensor._from_node(Node(spec, one.reshape(spec.meta.shape) if spec.meta.ndim else one))
     return OPS["full"](1.0, shape=spec.meta.shape, dtype=spec.meta.dtype.name)
 
 
@@ -525,7 +525,8 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     results, leaves = autodiff.run_backward(
         roots, make=make_saved, retain=retain, create=create_graph, wanted=edges
     )
-    with set_grad_enabled(create_graph):
+    before, mode.enabled = mode.enabled, create_graph
+    try:
         if wanted is None:
             arrived = leaves
         else:
@@ -533,11 +534,14 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
                 (t, results[autodiff._key(e)]) for t, e in zip(wanted, edges or ()) if autodiff._key(e) in results
             ]
         for leaf, g in arrived:
-            g = _leaf_hooks(leaf, g) if leaf._fn is None else g
+            if leaf._hooks and leaf._fn is None:
+                g = _leaf_hooks(leaf, g)
             leaf._accumulate(g)
             if leaf._post_hooks:
                 for post in list(leaf._post_hooks.values()):
                     post(leaf)
+    finally:
+        mode.enabled = before
 
 
 def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,

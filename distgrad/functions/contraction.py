@@ -7,6 +7,7 @@ are added after the product, so that parts of a product are summed before them.
 from __future__ import annotations
 
 import builtins
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -334,25 +335,25 @@ def _subscripts(equation: str, count: int) -> tuple[list[str], str | None]:
     return terms, output if arrow else None
 
 
-def _expand_ellipsis(terms: list[str], output: str | None, operands: Sequence[Any]) -> tuple[list[str], str]:
+def _expand_ellipsis(terms: list[str], output: str | None, shapes: Sequence[Any]) -> tuple[list[str], str]:
     """Gives every ellipsis letters, aligned at its last dim, and an implicit output its letters."""
     used = set("".join(terms).replace(".", ""))
     spare = [letter for letter in reversed(_LETTERS) if letter not in used]
     most = 0
-    for position, (term, operand) in enumerate(zip(terms, operands)):
+    for position, (term, shape) in enumerate(zip(terms, shapes)):
         named = len(term.replace("...", ""))
-        if named > operand.ndim or ("..." not in term and named != operand.ndim):
+        if named > len(shape) or ("..." not in term and named != len(shape)):
             tail = "" if "..." in term else " and no ellipsis was given"
             raise RuntimeError(
                 f"einsum(): the number of subscripts in the equation ({named}) does not match the number of dimensions "
-                f"({operand.ndim}) for operand {position}{tail}"
+                f"({len(shape)}) for operand {position}{tail}"
             )
         if "..." in term:
-            most = max(most, operand.ndim - named)
+            most = max(most, len(shape) - named)
     dots = "".join(spare[:most])
     found = []
-    for term, operand in zip(terms, operands):
-        own = operand.ndim - len(term.replace("...", ""))
+    for term, shape in zip(terms, shapes):
+        own = len(shape) - len(term.replace("...", ""))
         found.append(term.replace("...", dots[most - own :] if own else ""))
     if output is None:
         letters = "".join(terms).replace(".", "")
@@ -372,12 +373,12 @@ def _check_output(terms: list[str], output: str) -> None:
             )
 
 
-def _drop_stretched(terms: list[str], operands: list[Any]) -> tuple[list[str], list[Any]]:
-    """Takes dims of size 1 that broadcast against a larger size out of their operand."""
+def _drop_stretched(terms: list[str], shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...] | None]:
+    """Takes dims of size 1 that broadcast against a larger size out of terms; gives the shapes they leave (None: all)."""
     sizes: dict[str, int] = {}
-    for position, (term, operand) in enumerate(zip(terms, operands)):
+    for position, (term, shape) in enumerate(zip(terms, shapes)):
         own: dict[str, int] = {}
-        for letter, size in zip(term, operand.shape):
+        for letter, size in zip(term, shape):
             if own.setdefault(letter, size) != size:
                 raise RuntimeError(
                     f"einsum(): subscript {letter} is repeated for operand {position} but the sizes don't match, "
@@ -390,12 +391,24 @@ def _drop_stretched(terms: list[str], operands: list[Any]) -> tuple[list[str], l
                     f"with previously seen size {known}"
                 )
             sizes[letter] = size if known == 1 else known
-    for position, (term, operand) in enumerate(zip(terms, operands)):
-        kept = [d for d, letter in enumerate(term) if operand.shape[d] == sizes[letter]]
-        if len(kept) < len(term):
-            operands[position] = reshape(operand, shape=tuple(operand.shape[d] for d in kept))
-            terms[position] = "".join(term[d] for d in kept)
-    return terms, operands
+    left: list[tuple[int, ...] | None] = []
+    for position, (term, shape) in enumerate(zip(terms, shapes)):
+        kept = [d for d, letter in enumerate(term) if shape[d] == sizes[letter]]
+        left.append(tuple(shape[d] for d in kept) if len(kept) < len(term) else None)
+        terms[position] = "".join(term[d] for d in kept)
+    return left
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_equation(
+    equation: str, shapes: tuple[tuple[int, ...], ...]
+) -> tuple[tuple[str, ...], str, tuple[tuple[int, ...] | None, ...]]:
+    """Gives the operands' indices, the output's, and the shapes to which operands are brought first (None: as is)."""
+    terms, given = _subscripts(equation, len(shapes))
+    terms, output = _expand_ellipsis(terms, given, shapes)
+    _check_output(terms, output)
+    left = _drop_stretched(terms, shapes)
+    return tuple(terms), output, tuple(left)
 
 
 def einsum(*args: Any) -> Tensor:
@@ -415,11 +428,12 @@ def einsum(*args: Any) -> Tensor:
     if not operands:
         raise RuntimeError("einsum(): must provide at least one operand")
     for position, operand in enumerate(operands):
-        _check("einsum", **{f"operand {position}": operand})
-    terms, given = _subscripts(equation, len(operands))
-    terms, output = _expand_ellipsis(terms, given, operands)
-    _check_output(terms, output)
-    terms, operands = _drop_stretched(terms, operands)
+        if not is_tensor(operand):
+            _check("einsum", **{f"operand {position}": operand})
+    terms, output, left = _read_equation(equation, tuple(tuple(o.shape) for o in operands))
+    for position, kept in enumerate(left):
+        if kept is not None:
+            operands[position] = reshape(operands[position], shape=kept)
     if len({operand.dtype.name for operand in operands}) > 1 and builtins.all(
         "".join(terms).count(letter) == 1 or letter in output for letter in "".join(terms)
     ):
@@ -458,7 +472,7 @@ def trace(input: Tensor) -> Tensor:
     _check("trace", input=input)
     if input.ndim != 2:
         raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {input.ndim}")
-    return ops.einsum_single(diagonal(input, offset=0, axis1=0, axis2=1), equation="a->")
+    return sum_of(diagonal(input, offset=0, axis1=0, axis2=1), axis=(0,), keepdims=False)
 
 
 def multi_dot(tensors: Sequence[Tensor]) -> Tensor:

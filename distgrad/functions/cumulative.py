@@ -85,6 +85,9 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
         rows = x.shape[axis]
         if rows == 0:
             break
+        if x.dtype is not dtypes.bool_ and x._now().spec.placement is None:
+            x = ops.difference(x, axis=axis)
+            continue
         later, earlier = narrow(x, axis, 1, rows - 1), narrow(x, axis, 0, rows - 1)
         x = elementwise.logical_xor(later, earlier) if x.dtype is dtypes.bool_ else later - earlier
     return x

@@ -15,6 +15,7 @@ from distgrad.functions.movement import cat, narrow
 from distgrad.functions.reduction import sum
 from distgrad.meta import normalize_dim, normalize_dims
 from distgrad.op import is_tensor
+from distgrad.ops.cumulative import central_difference
 from distgrad.ops.elementwise import cast, vanish
 from distgrad.ops.movement import reshape
 
@@ -89,6 +90,8 @@ def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, 
 def _slopes(x: Tensor, axis: int, edge_order: int, spacing: Any) -> Tensor:
     """Gives the derivative along one dim: central differences inside, one-sided ones of `edge_order` at the ends."""
     rows = x.shape[axis]
+    if edge_order == 1 and not is_tensor(spacing) and x._now().spec.placement is None:
+        return central_difference(x, spacing, axis=axis)
 
     def at(start: int, count: int = 1) -> Tensor:
         return narrow(x, axis, start, count)

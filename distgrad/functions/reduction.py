@@ -116,6 +116,8 @@ def _refuse_complex(name: str, input: Any) -> None:
 @numpy_names
 def sum(input: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Adds up elements over dims; bools and integers give int64 unless `dtype` says otherwise."""
+    if dtype is None:
+        return ops.sum(input, axis=normalize_dims("sum", dim, input.ndim), keepdims=bool(keepdim))
     return _whole_type(_reduce(ops.sum, cast_to(input, dtype), dim, keepdim), dtype)
 
 
@@ -297,8 +299,12 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 # Variances --------------------------------------------------------------------------------------------------
 
 
-def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None) -> tuple[Any, Any]:
-    """Gives (variance, mean) by two passes: the mean first, then the mean of squared distances from it."""
+def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None,
+              averages: bool = False) -> tuple[Any, Any]:
+    """Gives (variance, mean) by two passes: the mean first, then the mean of squared distances from it.
+
+    Without `averages` the mean keeps its reduced dims.
+    """
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if unbiased is not None and correction is not None:
@@ -310,12 +316,13 @@ def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correc
     shape = tuple(input.shape)
     axis = normalize_dims("var", dim, len(shape))
     center = ops.mean(input, axis=axis, keepdims=True)
-    distance = input - center
     if input.dtype.is_complex:
-        distance = elementwise.abs(distance)
+        squares = elementwise.square(elementwise.abs(input - center))
+    else:
+        squares = elementwise.square_distance(input, center)
     freedom = builtins.max(ops.reduced_count(shape, axis) - correction, 0)
-    total = ops.sum(elementwise.square(distance), axis=axis, keepdims=bool(keepdim))
-    average = center if keepdim else movement.reshape(center, shape=tuple(total.shape))
+    total = ops.sum(squares, axis=axis, keepdims=bool(keepdim))
+    average = center if keepdim or not averages else movement.reshape(center, shape=tuple(total.shape))
     return total / float(freedom), average
 
 
@@ -342,7 +349,7 @@ def std(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool
 def var_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Any, Any]:
     """Gives (var, mean) over dims."""
-    return _variance(input, dim, unbiased, keepdim, correction)
+    return _variance(input, dim, unbiased, keepdim, correction, averages=True)
 
 
 @numpy_names
@@ -350,7 +357,7 @@ def var_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim:
 def std_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Any, Any]:
     """Gives (std, mean) over dims."""
-    variance, average = _variance(input, dim, unbiased, keepdim, correction)
+    variance, average = _variance(input, dim, unbiased, keepdim, correction, averages=True)
     return ops.root(variance, degree=2.0), average
 
 
@@ -381,8 +388,13 @@ def vector_norm(input: Any, ord: float = 2, dim: Dims = None, keepdim: bool = Fa
             )
         return (ops.amax if ord > 0 else ops.amin)(elementwise.abs(x), axis=axis, keepdims=keep)
     if ord == 2:
+        if x._now().spec.placement is None and not x.dtype.is_complex:
+            return ops.norm_here(x, axis=axis, keepdims=keep)
         squares = elementwise.square(elementwise.abs(x) if x.dtype.is_complex else x)
         return ops.root(ops.sum(squares, axis=axis, keepdims=keep), degree=2.0)
+    if ord > 2 and not x.dtype.is_complex:
+        powers = elementwise.abs_power(x, float(ord))
+        return ops.root(ops.sum(powers, axis=axis, keepdims=keep), degree=float(ord))
     sizes = elementwise.abs(x)
     if ord == 1:
         return ops.sum(sizes, axis=axis, keepdims=keep)

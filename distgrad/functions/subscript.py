@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad import dtypes
+from distgrad import dtypes, graph
 from distgrad.functions.creation import fill_number
 from distgrad.functions.data import from_numpy
 from distgrad.functions.distinct import is_spread, places_where
@@ -205,15 +205,22 @@ def _positions(advanced: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
 
 
 def _host_index(arrays: list[np.ndarray], axes: list[int], sizes: list[int]) -> np.ndarray:
+    if len(arrays) == 1:
+        return ops.index_range(arrays[0], sizes[0], axis=axes[0], wrap=True)
+    if len({array.shape for array in arrays}) == 1:
+        return _flat_index(arrays, axes, sizes)
     try:
-        broadcast = np.broadcast_arrays(*arrays)
+        return _flat_index(np.broadcast_arrays(*arrays), axes, sizes)
     except ValueError as error:
         raise IndexError(
             "shape mismatch: indexing tensors could not be broadcast together with shapes "
             + ", ".join(str(list(a.shape)) for a in arrays)
         ) from error
-    flat = np.zeros(broadcast[0].shape, np.int64)
-    for array, axis, size in zip(broadcast, axes, sizes):
+
+
+def _flat_index(arrays: Sequence[np.ndarray], axes: list[int], sizes: list[int]) -> np.ndarray:
+    flat = ops.index_range(arrays[0], sizes[0], axis=axes[0], wrap=True)
+    for array, axis, size in zip(arrays[1:], axes[1:], sizes[1:]):
         flat = flat * size + ops.index_range(array, size, axis=axis, wrap=True)
     return flat
 
@@ -234,10 +241,21 @@ class _Gathered(NamedTuple):
 
 def _gather_dims(x: Tensor, advanced: list[tuple[int, Any]]) -> _Gathered:
     """Brings the indexed dims together: in place when they are neighbours, else to the front."""
+    if len(advanced) == 1 and isinstance(advanced[0][1], _Mask):
+        axis, mask = advanced[0]
+        if mask.ndim and not is_spread(mask.value):  # positions in the flattened dims at once
+            value = np.asarray(mask.value.numpy() if is_tensor(mask.value) else mask.value)
+            index = from_numpy(np.flatnonzero(value))
+            shape = tuple(x.shape)
+            if mask.ndim > 1:
+                x = reshape(x, shape=(*shape[:axis], value.size, *shape[axis + mask.ndim :]))
+            return _Gathered(x, index, axis, None, shape)
     entries = _positions(advanced)
     axes = [axis for axis, _ in entries]
     sizes = [x.shape[axis] for axis in axes]
     indices = [index for _, index in entries]
+    if len(indices) > 1 and graph.session() is None:  # what is here is read here, in fewer ops
+        indices = [np.asarray(index._value(), np.int64) if is_tensor(index) else index for index in indices]
     if all(isinstance(index, np.ndarray) for index in indices):
         index = from_numpy(np.ascontiguousarray(_host_index(indices, axes, sizes)))
     elif len(indices) == 1:

@@ -12,6 +12,7 @@ output.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import prod
 from string import ascii_letters
 from typing import Any
@@ -318,25 +319,36 @@ einsum_spread: Op = Op(
 def _pair(a: np.ndarray, b: np.ndarray, *, equation: str) -> np.ndarray:
     if _half(a.dtype):
         return _pair(a.astype(np.float32), b.astype(np.float32), equation=equation).astype(a.dtype)
+    plan = _pair_plan(equation, a.shape, b.shape)
+    if plan is None or a.dtype.kind == "b":  # numpy's matmul of bool is a logical or of products, as einsum's is
+        return np.einsum(equation, a, b)
+    first, second, shape, other_shape, product_shape, order = plan
+    product = np.matmul(a.transpose(first).reshape(shape), b.transpose(second).reshape(other_shape))
+    return product.reshape(product_shape).transpose(order)
+
+
+@lru_cache(maxsize=4096)
+def _pair_plan(equation: str, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], ...] | None:
+    """Gives how a matrix product does it: the factors' dims in order, their shapes as matrices, the product's shape and
+    the order of its dims. None where numpy's einsum is better: nothing is summed, or matrices are tiny."""
     (left, right), output = _split(equation)
     shared = [letter for letter in left if letter in right]
     batch = [letter for letter in shared if letter in output]
     summed = [letter for letter in shared if letter not in output]
     rows = [letter for letter in left if letter not in right]
     columns = [letter for letter in right if letter not in left]
-    sizes = {**dict(zip(left, a.shape)), **dict(zip(right, b.shape))}
-    if not summed or a.dtype.kind == "b":  # numpy's matmul of bool is a logical or of products, as einsum's is
-        return np.einsum(equation, a, b)
+    sizes = {**dict(zip(left, a)), **dict(zip(right, b))}
     m, n, k = (prod(sizes[letter] for letter in group) for group in (rows, columns, summed))
-    if batch and m * n * k < _SMALL_MATRIX**2:
-        return np.einsum(equation, a, b)
-    first = a.transpose([left.index(letter) for letter in (*batch, *rows, *summed)])
-    second = b.transpose([right.index(letter) for letter in (*batch, *summed, *columns)])
+    if not summed or (batch and m * n * k < _SMALL_MATRIX**2):
+        return None
     outer = [sizes[letter] for letter in batch]
-    product = np.matmul(first.reshape(*outer, m, k), second.reshape(*outer, k, n))
     found = [*batch, *rows, *columns]
-    product = product.reshape([sizes[letter] for letter in found])
-    return product.transpose([found.index(letter) for letter in output])
+    return (
+        tuple(left.index(letter) for letter in (*batch, *rows, *summed)),
+        tuple(right.index(letter) for letter in (*batch, *summed, *columns)),
+        (*outer, m, k), (*outer, k, n), tuple(sizes[letter] for letter in found),
+        tuple(found.index(letter) for letter in output),
+    )
 
 
 def _pair_meta(a: TensorMeta, b: TensorMeta, *, equation: str) -> MetaResult:
@@ -354,13 +366,17 @@ def _pair_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dic
 
 
 def _pair_grad_a(g: Any, b: Any, equation: str) -> Any:
-    (left, right), output = _split(equation)
-    return einsum_pair(g, b, equation=f"{output},{right}->{left}")
+    return einsum_pair(g, b, equation=_gradient_equations(equation)[0])
 
 
 def _pair_grad_b(g: Any, a: Any, equation: str) -> Any:
+    return einsum_pair(a, g, equation=_gradient_equations(equation)[1])
+
+
+@lru_cache(maxsize=4096)
+def _gradient_equations(equation: str) -> tuple[str, str]:
     (left, right), output = _split(equation)
-    return einsum_pair(a, g, equation=f"{left},{output}->{right}")
+    return f"{output},{right}->{left}", f"{left},{output}->{right}"
 
 
 einsum_pair: Op = Op(
@@ -397,17 +413,39 @@ def einsum(*tensors: Any, equation: str) -> Any:
 
     Operands are multiplied two at a time, cheapest product first. RuntimeError for sizes or dtypes that do not fit.
     """
-    terms, output = _split(equation)
-    sizes = _sizes(terms, [t.shape for t in tensors])
     operands = list(tensors)
+    for first, second, what, kept in _einsum_steps(equation, tuple(tuple(t.shape) for t in tensors)):
+        if second is None:
+            operands[first] = _reduce_single(operands[first], what, kept)
+            continue
+        a, b = operands[first], operands[second]
+        if a.dtype is not b.dtype and max(a.dtype.category, b.dtype.category) < 2:  # one was summed, which gives int64
+            a, b = (cast(t, dtype="int64") if t.dtype is not dtypes.int64 else t for t in (a, b))
+        rest = [o for i, o in enumerate(operands) if i not in (first, second)]
+        operands = [einsum_pair(a, b, equation=what), *rest]
+    return operands[0]
+
+
+@lru_cache(maxsize=4096)
+def _einsum_steps(
+    equation: str, shapes: tuple[tuple[int, ...], ...]
+) -> tuple[tuple[int, int | None, str, str], ...]:
+    """Gives what `einsum` does in turn: (operand, None, its indices, those it keeps), or (one operand, the other,
+    equation of their product, ""), whose result stands first and the other operands after it."""
+    terms, output = _split(equation)
+    sizes = _sizes(terms, shapes)
+    steps: list[tuple[int, int | None, str, str]] = []
     while True:
         for position, term in enumerate(terms):  # within one operand: diagonals, and indices nobody else has
             others = output + "".join(terms[:position] + terms[position + 1 :])
             kept = "".join(letter for letter in dict.fromkeys(term) if letter in others)
-            operands[position] = _reduce_single(operands[position], term, kept)
+            if kept != term:
+                steps.append((position, None, term, kept))
             terms[position] = kept
         if len(terms) == 1:
-            return _reduce_single(operands[0], terms[0], output)
+            if terms[0] != output:
+                steps.append((0, None, terms[0], output))
+            return tuple(steps)
         first, second = (0, 1) if len(terms) == 2 else _next_pair(terms, output, sizes)
         rest = [i for i in range(len(terms)) if i not in (first, second)]
         needed = output + "".join(terms[i] for i in rest)
@@ -416,10 +454,7 @@ def einsum(*tensors: Any, equation: str) -> Any:
             if not rest
             else "".join(letter for letter in dict.fromkeys(terms[first] + terms[second]) if letter in needed)
         )
-        a, b = operands[first], operands[second]
-        if a.dtype is not b.dtype and max(a.dtype.category, b.dtype.category) < 2:  # one was summed, which gives int64
-            a, b = (cast(t, dtype="int64") if t.dtype is not dtypes.int64 else t for t in (a, b))
-        made = einsum_pair(a, b, equation=f"{terms[first]},{terms[second]}->{result}")
-        operands, terms = [made, *(operands[i] for i in rest)], [result, *(terms[i] for i in rest)]
+        steps.append((first, second, f"{terms[first]},{terms[second]}->{result}", ""))
+        terms = [result, *(terms[i] for i in rest)]
         if not rest:
-            return made
+            return tuple(steps)

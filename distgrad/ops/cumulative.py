@@ -11,22 +11,25 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.dtypes import HALVES
 from distgrad.families import along, other_dims_rows
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_scan, movement
-from distgrad.ops.elementwise import exp, keep, logaddexp_array, ne
+from distgrad.ops.elementwise import exp, keep, logaddexp_array, ne, vanish
 
-_WIDER = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float64, "complex64": np.complex128}
+_WIDER = {**dict.fromkeys(HALVES, np.float32), "f": np.float64, "F": np.complex128}  # by numpy's type codes
 
 
 def _accumulate(function: np.ufunc) -> Callable[..., np.ndarray]:
     """Makes a kernel that accumulates in the wider dtype, as PyTorch does, so that long runs do not drift."""
 
     def kernel(x: np.ndarray, *, axis: int) -> np.ndarray:
-        wider = _WIDER.get(x.dtype.name)
+        wider = _WIDER.get(x.dtype.char)
         if wider is None:
             return function.accumulate(x, axis=axis)
+        if x.dtype.char == "f":  # numpy widens block by block, without a copy of all
+            return function.accumulate(x, axis=axis, dtype=wider).astype(x.dtype)
         return function.accumulate(x.astype(wider), axis=axis).astype(x.dtype)
 
     return kernel
@@ -126,6 +129,38 @@ def _cumprod_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
 cumprod = along("cumprod", _accumulate(np.multiply), _cumprod_vjp, result="sum", through=across_scan.cumprod)
 
 
+def _others(x: np.ndarray, *, axis: int) -> np.ndarray:
+    rows = np.swapaxes(x.astype(_WIDER.get(x.dtype.char, x.dtype)), axis, -1)
+    left, right = np.ones_like(rows), np.ones_like(rows)
+    np.multiply.accumulate(rows[..., :-1], axis=-1, out=left[..., 1:])
+    np.multiply.accumulate(rows[..., :0:-1], axis=-1, out=right[..., -2::-1])
+    return np.swapaxes(left * right, axis, -1).astype(x.dtype, copy=False)
+
+
+def _others_vjp(g: Any, x: Any, axis: int) -> Any:
+    """The rule of the product of what comes before and what comes after, which itself is differentiable again."""
+    if x.shape[axis] < 2:
+        return vanish(x)
+    turned = reverse(x, axis)
+    left, right = cumprod(x, axis=axis), cumprod(turned, axis=axis)
+    g_left = after(g * reverse(before(right, axis, 1), axis), axis, 0)
+    g_right = after(reverse(g * before(left, axis, 1), axis), axis, 0)
+    return _cumprod_vjp(g_left, x, left, axis) + reverse(_cumprod_vjp(g_right, turned, right, axis), axis)
+
+
+product_of_others_here = along("product_of_others", _others, _others_vjp)
+"""For each element the product of all others along `axis`; right where elements are zero."""
+
+
+def product_of_others(x: Any, axis: int) -> Any:
+    """Gives `product_of_others_here`, by scans where x is on the workers, which scan their own rows."""
+    if x._now().spec.placement is None:
+        return product_of_others_here(x, axis=axis)
+    left = before(cumprod(x, axis=axis), axis, 1)
+    right = before(cumprod(reverse(x, axis), axis=axis), axis, 1)
+    return left * reverse(right, axis)
+
+
 def _logcumsumexp_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
     """The sum over k >= i of g[k] exp(x[i] - y[k]), with exponents that are never positive; 0 where y is -inf."""
     if x.shape[axis] == 0:
@@ -170,3 +205,80 @@ def _running(name: str, function: np.ufunc, through: Callable[..., Any]) -> Op:
 
 cummax = _running("cummax", np.maximum, across_scan.cummax)
 cummin = _running("cummin", np.minimum, across_scan.cummin)
+
+
+# Differences of neighbours ----------------------------------------------------------------------------------
+
+
+def _cut(axis: int, start: int | None, stop: int | None) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, slice(start, stop))
+
+
+def _difference(x: np.ndarray, *, axis: int) -> np.ndarray:
+    return x[_cut(axis, 1, None)] - x[_cut(axis, None, -1)]
+
+
+def _difference_back(g: np.ndarray, *, axis: int) -> np.ndarray:
+    out = np.zeros((*g.shape[:axis], g.shape[axis] + 1, *g.shape[axis + 1 :]), g.dtype)
+    out[_cut(axis, 1, None)] = g
+    out[_cut(axis, None, -1)] -= g
+    return out
+
+
+def _longer(rows: int) -> Callable[..., MetaResult]:
+    def meta(x: TensorMeta, *, axis: int) -> MetaResult:
+        return (TensorMeta.of((*x.shape[:axis], x.shape[axis] + rows, *x.shape[axis + 1 :]), x.dtype),), None
+
+    return meta
+
+
+difference: Op = Op("difference", _difference, meta=_longer(-1), inputs="x", rows=other_dims_rows,
+                    vjps=(lambda g, axis: difference_back(g, axis=axis),))
+"""Each row along `axis` but the first, minus the row before; there is at least one row."""
+
+difference_back: Op = Op("difference_back", _difference_back, meta=_longer(1), inputs="g", rows=other_dims_rows,
+                         vjps=(lambda g, axis: difference(g, axis=axis),), outputs="x")
+"""The transpose of `difference`."""
+
+
+def _central(x: np.ndarray, step: Any, *, axis: int) -> np.ndarray:
+    out = np.empty_like(x)
+    np.subtract(x[_cut(axis, 2, None)], x[_cut(axis, None, -2)], out=out[_cut(axis, 1, -1)])
+    out[_cut(axis, 1, -1)] /= 2 * step
+    out[_cut(axis, None, 1)] = (x[_cut(axis, 1, 2)] - x[_cut(axis, None, 1)]) / step
+    out[_cut(axis, -1, None)] = (x[_cut(axis, -1, None)] - x[_cut(axis, -2, -1)]) / step
+    return out
+
+
+def _central_back(g: np.ndarray, step: Any, *, axis: int) -> np.ndarray:
+    out = np.zeros_like(g)
+    inner = g[_cut(axis, 1, -1)] / (2 * step)
+    first, last = g[_cut(axis, None, 1)] / step, g[_cut(axis, -1, None)] / step
+    out[_cut(axis, 2, None)] = inner
+    out[_cut(axis, None, -2)] -= inner
+    for place, change in ((_cut(axis, 1, 2), first), (_cut(axis, None, 1), -first),
+                          (_cut(axis, -1, None), last), (_cut(axis, -2, -1), -last)):
+        out[place] += change
+    return out
+
+
+def _central_meta(x: TensorMeta, step: Any, *, axis: int) -> MetaResult:
+    return (x,), None
+
+
+def _central_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    return (Row((row.ins[0], None), row.outs) for row in other_dims_rows(ins, outs, attrs))
+
+
+central_difference: Op = Op(
+    "central_difference", _central, meta=_central_meta, inputs="x step", rows=_central_rows,
+    vjps=(lambda g, step, axis: central_difference_back(g, step, axis=axis), None),
+)
+"""Slopes along `axis` of samples a number `step` apart: central differences inside, one-sided ones at the ends; there
+are at least two rows."""
+
+central_difference_back: Op = Op(
+    "central_difference_back", _central_back, meta=_central_meta, inputs="x step", rows=_central_rows,
+    vjps=(lambda g, step, axis: central_difference(g, step, axis=axis), None),
+)
+"""The transpose of `central_difference`."""

@@ -19,7 +19,7 @@ from distgrad.dtypes import dtype
 from distgrad.families import binary, elementwise, elementwise_rows, unary
 from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
-from distgrad.op import MetaResult, Op
+from distgrad.op import MetaResult, Op, Rule
 
 _WORDS: dict[int, type[np.signedinteger[Any]]] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 _KINDS = ("bool", "integer", "floating-point", "complex")
@@ -94,7 +94,7 @@ def _divisors(name: str, a: Any, b: Any) -> None:
 # Arithmetic -------------------------------------------------------------------------------------------------
 
 # The zero slope of piecewise constant functions: they are differentiable, as in PyTorch.
-vanish: Op = unary("vanish", np.zeros_like, lambda g: vanish(g), result="promote", linear=True)
+vanish: Op = unary("vanish", lambda x: np.zeros(x.shape, x.dtype), lambda g: vanish(g), result="promote", linear=True)
 neg: Op = unary("neg", np.negative, lambda g: neg(g), result="promote", linear=True)
 add = binary("add", np.add, (lambda g: g, lambda g: g), linear=("PP",))
 sub = binary("sub", np.subtract, (lambda g: g, lambda g: neg(g)), linear=("PP",))
@@ -157,6 +157,8 @@ def _sign(x: Any) -> Any:
         return x.copy()
     if x.dtype.kind == "c":
         return np.sign(x)
+    if x.size < _SMALL and x.dtype.kind == "f":
+        return np.subtract(x > 0, x < 0, dtype=x.dtype)
     return ((x > 0).view(np.int8) - (x < 0).view(np.int8)).astype(x.dtype)  # NaN gives 0, as in PyTorch
 
 
@@ -248,10 +250,30 @@ falling_power: Op = binary("falling_power", _falling_power,
 power_log: Op = binary("power_log", lambda a, b: keep_array((a != 0) | (b.real < 0), np.log(a)),
                    (lambda g, a: g * keep(ne(a, 0), reciprocal(a)), lambda g: vanish(g)), result="float")
 
+abs_power: Op = binary("abs_power", lambda a, b: power_array(np.abs(a), b), result="float",
+                      vjps=(lambda g, a, b: g * abs_power_slope(a, b), None))
+"""|a| ** b of real numbers, for a number b of at least 2."""
+abs_power_slope: Op = binary("abs_power_slope", lambda a, b: np.copysign(power_array(np.abs(a), b - 1), a) * b,
+                            result="float", vjps=(lambda g, a, b: g * (abs_power(a, b - 2.0) * (b * (b - 1.0))), None))
 reciprocal: Op = unary("reciprocal", np.reciprocal, lambda g, y: neg(g * (y * y)))
 sqrt = unary("sqrt", np.sqrt, lambda g, y: g / (y * 2.0))
 rsqrt = unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda g, y: g * (y * y * y) * -0.5)
 square = unary("square", np.square, lambda g, x: g * (x * 2.0), result="promote", check=takes("square", 1, 2, 3))
+
+
+def _square_distance(a: Any, b: Any) -> Any:
+    out = np.asarray(a - b)
+    return np.multiply(out, out, out=out)  # one array less than by two ops
+
+
+def _square_distance_rule(g: Any, a: Any, b: Any, needs: tuple[bool, ...]) -> list[Any]:
+    slope = g * ((a - b) * 2.0)
+    return [slope if needs[0] else None, neg(slope) if needs[1] else None]
+
+
+square_distance = binary("square_distance", _square_distance, check=takes("square_distance", 2))
+"""(a - b) ** 2 of real numbers."""
+square_distance.rules = Rule(square_distance, _square_distance_rule)
 hypot = binary("hypot", np.hypot, (lambda g, y, a: g * (a / y), lambda g, y, b: g * (b / y)), check=takes("hypot", 2))
 
 
@@ -321,8 +343,11 @@ xlogy = binary("xlogy", _scipy("xlogy"), (lambda g, a, b: g * xlogy_slope(a, b),
 @widened
 def _sinc(x: Any) -> Any:
     t = x * x.dtype.type(math.pi)
+    out = np.asarray(np.sin(t) / t)
     zero = t == 0
-    return select_array(zero, np.ones((), x.dtype), np.sin(t) / select_array(zero, np.ones((), x.dtype), t))
+    if np.any(zero):
+        out[zero] = 1
+    return out
 
 
 sin = unary("sin", np.sin, lambda g, x: g * cos(x))

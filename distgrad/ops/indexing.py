@@ -37,11 +37,18 @@ def index_range(
     """Gives an index with negative positions counted from the end; raises for one outside the dimension."""
     if not index.size:
         return index
+    # As unsigned numbers, negative positions are larger than any size: one pass says that all are in range.
+    plain = index.dtype == np.int64 and index.flags.c_contiguous
+    if plain and _largest(index.reshape(-1).view(np.uint64)) < size:
+        return index
     low, high = index.min(), index.max()
     if high >= size or low < (-size if wrap else 0):
         wrong = int(high if high >= size else low)
         raise error(f"index {wrong} is out of bounds for dimension {axis} with size {size}")
     return np.where(index < 0, index + size, index) if low < 0 else index
+
+
+_largest = np.maximum.reduce
 
 
 def check_index(name: str, index: TensorMeta) -> None:
@@ -68,7 +75,7 @@ def _rows_window(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[Spec]
 
 def _take_rows(x: np.ndarray, index: np.ndarray, *, axis: int, wrap: bool = True, window: Window = None) -> np.ndarray:
     if window is None:
-        return np.take(x, index_range(index, x.shape[axis], axis=axis, wrap=wrap), axis)
+        return x.take(index_range(index, x.shape[axis], axis=axis, wrap=wrap), axis)
     start, stop, size = window  # a single row of a sharded dim: whoever holds it gives it, the others add zeros
     row = int(index_range(index, size, axis=axis, wrap=wrap))
     if start <= row < stop:
@@ -138,6 +145,10 @@ def _sum_rows(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
         # Column i of this matrix is the unit vector of index[i]; its product adds the rows in order.
         places = csc_array((np.ones(count, g.dtype), index, np.arange(count + 1)), shape=(rows, count))
         return places @ g
+    if width == 1:
+        column = np.zeros(rows, g.dtype)
+        np.add.at(column, index, g.reshape(-1))
+        return column.reshape(rows, 1)
     out = np.zeros(rows * width, g.dtype)
     np.add.at(out, (index[:, None] * width + np.arange(width)).reshape(-1), g.reshape(-1))
     return out.reshape(rows, width)
@@ -149,11 +160,13 @@ def _add_rows(
 ) -> np.ndarray:
     flat = index_range(index.reshape(-1), shape[axis] if window is None else window[2], axis=axis, wrap=wrap)
     rest = (*shape[:axis], *shape[axis + 1 :])
-    rows = np.moveaxis(g.reshape(*shape[:axis], flat.size, *shape[axis + 1 :]), axis, 0).reshape(flat.size, prod(rest))
+    rows = g.reshape(*shape[:axis], flat.size, *shape[axis + 1 :])
+    rows = (rows if axis == 0 else np.moveaxis(rows, axis, 0)).reshape(flat.size, prod(rest))
     if window is not None:
         own = (flat >= window[0]) & (flat < window[1])
         flat, rows = flat[own] - window[0], rows[own]
-    return np.moveaxis(_sum_rows(rows, flat, shape[axis]).reshape(shape[axis], *rest), 0, axis)
+    added = _sum_rows(rows, flat, shape[axis]).reshape(shape[axis], *rest)
+    return added if axis == 0 else np.moveaxis(added, 0, axis)
 
 
 def _add_rows_meta(

@@ -7,6 +7,7 @@ factors that the forward pass saved, never a second factorization. Rules state t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,14 @@ from distgrad.ops.movement import concat, tril, triu
 
 def lapack(names: str, kind: np.dtype) -> Any:
     """Gives LAPACK functions for a dtype; one name gives one function."""
+    return _lapack(names, kind.char)
+
+
+@lru_cache(maxsize=256)
+def _lapack(names: str, kind: str) -> Any:
     from scipy.linalg import get_lapack_funcs
 
-    found = get_lapack_funcs(tuple(names.split()), dtype=kind)
+    found = get_lapack_funcs(tuple(names.split()), dtype=np.dtype(kind))
     return found[0] if len(found) == 1 else found
 
 
@@ -202,6 +208,9 @@ def lu_arrays(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if x.size and stacked.many(tuple(batch), max(m, n)):
         packed, pivots, info = stacked.lu(flat(x))
         return packed.reshape(x.shape), pivots.reshape(*batch, min(m, n)), info.reshape(batch)
+    if x.ndim == 2 and x.size:
+        packed, places_found, failed = lapack("getrf", x.dtype)(x)
+        return packed, places_found + 1, np.array(failed, np.int32)
     packed = np.empty_like(x)
     pivots = np.empty((*batch, min(m, n)), np.int32)
     info = np.zeros(tuple(batch), np.int32)

@@ -50,6 +50,8 @@ def _scalar(x: Any) -> Any:
 
 
 def _lu_solve(packed: np.ndarray, pivots: np.ndarray, b: np.ndarray, *, transpose: bool = False) -> np.ndarray:
+    if packed.ndim == b.ndim == 2 and b.size:
+        return lapack("getrs", packed.dtype)(packed, pivots - 1, b, trans=int(transpose))[0]
     batch = np.broadcast_shapes(packed.shape[:-2], b.shape[:-2])
     out = np.empty((*batch, *b.shape[-2:]), b.dtype)
     if out.size:

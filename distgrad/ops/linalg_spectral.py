@@ -15,7 +15,7 @@ import numpy as np
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op
 from distgrad.ops.contraction import matmul
-from distgrad.ops.elementwise import real
+from distgrad.ops.elementwise import real, vanish
 from distgrad.ops.linalg_common import (
     batch_rows,
     check_matrix,
@@ -62,14 +62,17 @@ def _eigh_rule(g: Any, w: Any, v: Any) -> Any:
     """Giles 2008, section 3.1. V stays unitary, so only the skew-Hermitian part of V^H gV counts, which makes the
     gradient Hermitian."""
     g_w, g_v = conjugated(g)
+    if g_v is None:
+        return conjugated(matmul(v * line(g_w), mh(v)))
     inner = off_diagonal(matmul(mh(v), g_v))
-    middle = quotient((inner - mh(inner)) * 0.5, _gaps(w)) + diagonal_matrix(g_w)
+    middle = quotient((inner - mh(inner)) * 0.5, _gaps(w))
+    middle = middle if g_w is None else middle + diagonal_matrix(g_w)
     return conjugated(matmul(matmul(v, middle), mh(v)))
 
 
 eigh = Op(
     "eigh", lambda x, *, upper: converging("linalg.eigh", np.linalg.eigh, x, "U" if upper else "L"),
-    meta=_eigh_meta, inputs="x", rows=batch_rows, vjps=(_eigh_rule,), outputs="w v",
+    meta=_eigh_meta, inputs="x", rows=batch_rows, vjps=(_eigh_rule,), outputs="w v", takes_none=True,
 )
 """Rising eigenvalues and orthonormal eigenvectors (columns) of Hermitian matrices, of which one triangle is read."""
 
@@ -108,13 +111,17 @@ def _eig_meta(x: TensorMeta) -> MetaResult:
 def _eig_rule(g: Any, w: Any, v: Any) -> Any:
     """Boeddeker et al. 2017, eq. 4.77, for columns of V normalised to 1."""
     g_w, g_v = conjugated(g)
+    if g_v is None:
+        return conjugated(solve(mh(v), column(g_w) * mh(v), check=False)[0])
     inner = matmul(mh(v), g_v)
     inner = inner - matmul(mh(v), v) * line(real(diagonal_of(inner)))
-    middle = quotient(off_diagonal(inner), conjugate(_gaps(w))) + diagonal_matrix(g_w)
+    middle = quotient(off_diagonal(inner), conjugate(_gaps(w)))
+    middle = middle if g_w is None else middle + diagonal_matrix(g_w)
     return conjugated(solve(mh(v), matmul(middle, mh(v)), check=False)[0])
 
 
-eig = Op("eig", _eig, meta=_eig_meta, inputs="x", rows=batch_rows, vjps=(_eig_rule,), outputs="w v")
+eig = Op("eig", _eig, meta=_eig_meta, inputs="x", rows=batch_rows, vjps=(_eig_rule,), outputs="w v",
+         takes_none=True)
 """Complex eigenvalues and eigenvectors of length 1 (columns)."""
 
 eigvals = Op(
@@ -146,12 +153,15 @@ def _svd_rule(g: Any, u: Any, s: Any, vh: Any) -> Any:
     """Townsend 2016, eq. 16-19; the last term, a phase, exists for complex matrices only (Wan & Zhang 2019)."""
     m, n, k = u.shape[-2], vh.shape[-1], s.shape[-1]
     g_u, g_s, g_vh = conjugated(g)
-    g_u, g_vh = part(g_u, -1, 0, k), part(g_vh, -2, 0, k)
+    if g_u is None and g_vh is None:
+        return conjugated(matmul(part(u, -1, 0, k) * line(g_s), part(vh, -2, 0, k)))
+    g_u = part(vanish(u) if g_u is None else g_u, -1, 0, k)
+    g_vh = part(vanish(vh) if g_vh is None else g_vh, -2, 0, k)
     u, vh = part(u, -1, 0, k), part(vh, -2, 0, k)
     left, right = matmul(mh(u), g_u), matmul(vh, mh(g_vh))
     skew_left, skew_right = left - mh(left), right - mh(right)
     squares = (line(s) - column(s)) * (line(s) + column(s)) + identity(k, s.dtype)
-    diagonal = g_s
+    diagonal = vanish(s) if g_s is None else g_s
     if u.dtype.is_complex:
         diagonal = diagonal + quotient(diagonal_of(skew_left), s * 2.0)
         skew_left, skew_right = off_diagonal(skew_left), off_diagonal(skew_right)
@@ -166,7 +176,7 @@ def _svd_rule(g: Any, u: Any, s: Any, vh: Any) -> Any:
 
 svd = Op(
     "svd", lambda x, *, full_matrices: converging("linalg.svd", np.linalg.svd, x, full_matrices), meta=_svd_meta,
-    inputs="x", rows=batch_rows, vjps=(_svd_rule,), outputs="u s vh",
+    inputs="x", rows=batch_rows, vjps=(_svd_rule,), outputs="u s vh", takes_none=True,
 )
 """A = U diag(S) Vh with falling singular values."""
 

@@ -19,13 +19,14 @@ from distgrad.families import elementwise, identity_of, kept_dim, reduced_shape,
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_reduction, across_select, movement
-from distgrad.ops.cumulative import before, cumprod, reverse
-from distgrad.ops.elementwise import eq, isnan, keep, logical_and, logical_or, ne, where
+from distgrad.ops.cumulative import product_of_others
+from distgrad.ops.elementwise import eq, isnan, keep, logical_and, logical_or, ne, widened
 from distgrad.ops.order import place_of_rank
 
 Axes = tuple[int, ...]
 _add: Any = np.add.reduce  # numpy's stubs do not know a `keepdims` that is decided at run time
 _multiply: Any = np.multiply.reduce
+_SHORT_ROW = 96  # bytes up to which turning rows into columns first makes extremes quicker (measured)
 _PAIRWISE = 4096  # longer runs are cut, so that rounding errors do not grow with the length
 
 
@@ -36,6 +37,8 @@ def restore(g: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any
 
 def spread(g: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
     """Repeats a reduction's cotangent over the reduced dims."""
+    if not keepdims and axis == tuple(range(len(axis))):  # broadcasting adds leading dims by itself
+        return movement.expand(g, shape=x_shape)
     return movement.expand(restore(g, x_shape, axis, keepdims), shape=x_shape)
 
 
@@ -51,6 +54,8 @@ def _sum_middle(x: np.ndarray) -> np.ndarray:
     """
     outer, n, inner = x.shape
     if n > _PAIRWISE:
+        if inner == 1 and outer > 1 and n % 1024:
+            return _add(x, axis=1)  # pairwise; the cut below would copy
         whole = n // 1024 * 1024
         parts = _sum_middle(x[:, :whole].reshape(-1, 1024, inner)).reshape(outer, -1, inner)
         total = _sum_middle(np.ascontiguousarray(parts))
@@ -71,6 +76,10 @@ def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
         if x.strides[a] == 0 and x.shape[a] > 1:
             factor *= x.shape[a]
             x = x[(slice(None),) * a + (slice(0, 1),)]
+    contiguous = x.flags.c_contiguous or x.flags.f_contiguous
+    if not contiguous and x.ndim - 1 in axis and x.size <= _PAIRWISE * max(x.shape[-1], 1):
+        out = _add(x, axis=axis, keepdims=keepdims)  # pairwise along rows, and not too many of those
+        return out * x.dtype.type(factor) if factor != 1 else out
     if x.flags.f_contiguous and not x.flags.c_contiguous:
         flipped = tuple(x.ndim - 1 - a for a in axis)
         out = _by_groups(x.T, flipped).reshape(shape[::-1]).T
@@ -148,22 +157,17 @@ def _prod(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
     return _multiply(x, axis=axis, keepdims=keepdims)
 
 
-def _product_of_others(x: Any, axis: int) -> Any:
-    """Gives for each element the product of all others along an axis; right where elements are zero."""
-    left = before(cumprod(x, axis=axis), axis, 1)
-    right = before(cumprod(reverse(x, axis), axis=axis), axis, 1)
-    return left * reverse(right, axis)
-
-
 def _prod_vjp(g: Any, x: Any, axis: Axes, keepdims: bool) -> Any:
     shape = tuple(x.shape)
     if 0 in shape or not axis:
         return spread(g, shape, axis, keepdims)
+    if len(axis) == 1:
+        return restore(g, shape, axis, keepdims) * product_of_others(x, axis[0])
     rest = tuple(d for d in range(len(shape)) if d not in axis)
     order = (*rest, *axis)
     moved = movement.permute(x, axes=order) if order != tuple(range(len(shape))) else x
     flat = movement.reshape(moved, shape=(*(shape[d] for d in rest), count_of(shape[a] for a in axis)))
-    others = movement.reshape(_product_of_others(flat, len(rest)), shape=tuple(shape[d] for d in order))
+    others = movement.reshape(product_of_others(flat, len(rest)), shape=tuple(shape[d] for d in order))
     others = movement.permute(others, axes=movement.inverse(order))
     return restore(g, shape, axis, keepdims) * others
 
@@ -175,7 +179,7 @@ def _extreme(function: np.ufunc, reduce: str) -> Callable[..., np.ndarray]:
     def kernel(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
         if reduced_count(x.shape, axis) == 0:
             return np.full(reduced_shape(x.shape, axis, keepdims), identity_of(reduce, x.dtype), x.dtype)
-        if axis == (x.ndim - 1,) and x.shape[-1] <= 64 < x.size // x.shape[-1]:
+        if axis == (x.ndim - 1,) and x.shape[-1] * x.itemsize <= _SHORT_ROW and x.size // x.shape[-1] > 64:
             # numpy reduces short rows one at a time; columns go through vector instructions
             out = function.reduce(np.ascontiguousarray(np.moveaxis(x, -1, 0)), axis=0)
             return out[..., None] if keepdims else out
@@ -321,14 +325,40 @@ nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number_p
 
 
 def _root_vjp(g: Any, y: Any, degree: float) -> Any:
-    """Zero where the root is zero: the subgradient PyTorch takes for norms and standard deviations."""
-    nonzero = ne(y, 0)
-    slope = where(nonzero, y, 1.0)
-    return keep(nonzero, g / (slope * 2.0 if degree == 2 else slope ** (degree - 1.0) * degree))
+    return root_slope(g, y, degree=degree)
 
+
+def _root_slope(g: Any, y: Any, *, degree: float) -> Any:
+    kind = y.dtype.type
+    out = g / (y + y if degree == 2 else np.power(y, kind(degree - 1.0)) * kind(degree))
+    return out if np.count_nonzero(y) == y.size else np.where(y != 0, out, kind(0))
+
+
+root_slope: Op = elementwise(
+    "root_slope", widened(_root_slope), "g y", outputs="slope", linear=("P.",), vjps=(
+        lambda g, y, degree: root_slope(g, y, degree=degree),
+        lambda g, slope, y, degree: g * keep(ne(y, 0), slope * (1.0 - degree) / y)),
+)
+"""The cotangent g of a root y for what the root was taken of; zero where the root is zero, which is the subgradient
+PyTorch takes for norms and standard deviations."""
 
 root = elementwise(
     "root", lambda x, *, degree: np.sqrt(x) if degree == 2 else np.power(x, x.dtype.type(1.0 / degree)), "x",
     vjps=(_root_vjp,),
 )
 """The root of attribute `degree` of non-negative numbers; its gradient at zero is zero."""
+
+
+def _norm(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    return np.sqrt(_sum(np.square(x), axis=axis, keepdims=keepdims))
+
+
+def _norm_vjp(g: Any, y: Any, x: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
+    slope = root_slope(g, y, degree=2.0)
+    if axis != tuple(range(len(axis))):  # broadcasting adds leading dims by itself
+        slope = restore(slope, x_shape, axis, keepdims)
+    return slope * (x * 2.0)
+
+
+norm_here = reduction("norm", _norm, _norm_vjp)
+"""The root of the sum of squares of real numbers; its gradient at zero is zero. Only kept dims may be sharded."""
