@@ -417,7 +417,8 @@ class Coordinator:
     def _take(self, replies: list[Reply]) -> None:
         for reply in replies:
             self.stats.collectives = max(self.stats.collectives, reply.collectives)
-            self._sent[reply.rank] = reply.sent
+            if reply.sent is not None:
+                self._sent[reply.rank] = reply.sent
             for failure in reply.failures:
                 self._note(failure)
             for sequence, values in reply.returned:
@@ -431,6 +432,8 @@ class Coordinator:
                     parts[reply.rank] = value
             if reply.last_run is not None:
                 self._finished[reply.rank] = reply.last_run
+                for rank in reply.others:
+                    self._finished[rank] = reply.last_run
         done = min(self._finished)
         while self._runs and next(iter(self._runs)) <= done:
             self._runs.popitem(last=False)
