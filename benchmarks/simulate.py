@@ -5,7 +5,8 @@
 Measured (or read from `--costs`, an earlier JSON of this script): seconds of a worker per step and per row (an MLP
 784-1024-1024-10, Adam, one thread), the driver's CPU per step and per worker, and latency and time per byte of the shared
 memory. Each is fitted to some points and then predicts others, which the fit has not seen; the errors are printed and
-kept. With more workers than cores, workers take turns: their work is multiplied by W / cores.
+kept. With more workers than cores, workers take turns: their work is multiplied by W / cores. How many cores W processes
+get on a machine that others use too is measured by W that spin, right before each point.
 
 Communication follows the model of Hockney (Parallel Computing 20, 1994): a message of n bytes takes `alpha + n beta`. The
 costs of the collectives are those of Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations in
@@ -28,6 +29,8 @@ import json
 import math
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -132,11 +135,26 @@ def fit(columns: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[fl
 # Measuring
 
 
-def measure_steps(points: Sequence[tuple[int, int]], steps: int = 8, rounds: int = 5) -> list[dict[str, float]]:
-    """Gives the seconds of a step and the driver's CPU seconds for each (workers, batch); the best of some rounds.
+_SPIN = """
+import time
+started, cpu = time.perf_counter(), time.process_time()
+while time.perf_counter() < started + 0.5:
+    pass
+print((time.process_time() - cpu) / (time.perf_counter() - started))
+"""
 
-    The best, because what others do on the machine only ever adds.
-    """
+
+def cores_for(processes: int) -> float:
+    """Gives how many cores so many busy processes get of this machine just now."""
+    spinning = [
+        subprocess.Popen([sys.executable, "-S", "-E", "-c", _SPIN], stdout=subprocess.PIPE, text=True)
+        for _ in range(processes)
+    ]
+    return sum(float(process.communicate(timeout=60)[0]) for process in spinning)
+
+
+def measure_steps(points: Sequence[tuple[int, int]], steps: int = 8, rounds: int = 5) -> list[dict[str, float]]:
+    """Gives the seconds of a step and the driver's CPU seconds for each (workers, batch), and the cores they got."""
     import distgrad as dg
     from distgrad import nn
     from distgrad.nn import functional as F
@@ -163,7 +181,7 @@ def measure_steps(points: Sequence[tuple[int, int]], steps: int = 8, rounds: int
                 for _ in range(6):
                     replayed()
                 dg.synchronize()
-                times, driver = [], []
+                times, driver, cores = [], [], cores_for(workers)
                 for _ in range(rounds):
                     started, cpu = time.perf_counter(), time.thread_time()
                     for _ in range(steps):
@@ -172,8 +190,8 @@ def measure_steps(points: Sequence[tuple[int, int]], steps: int = 8, rounds: int
                     times.append((time.perf_counter() - started) / steps)
                     driver.append((time.thread_time() - cpu) / steps)
                 found.append({
-                    "workers": workers, "batch": batch, "seconds": min(times), "driver": min(driver),
-                    "median": statistics.median(times),
+                    "workers": workers, "batch": batch, "seconds": statistics.median(times), "driver": min(driver),
+                    "cores": (cores + cores_for(workers)) / 2,
                 })
     return found
 
@@ -183,7 +201,7 @@ def measure_link(ranks: Sequence[int], sizes: Sequence[int], network: bool) -> l
     from bench_allreduce import measure
 
     return [
-        {"workers": count, "bytes": row["bytes"], "seconds": row["distgrad_ms"] / 1e3}
+        {"workers": count, "bytes": row["bytes"], "seconds": row["distgrad_best_ms"] / 1e3}
         for count in ranks
         for row in measure(count, network, sizes, against_gloo=False)
     ]
@@ -204,7 +222,7 @@ def measured_costs(cores: int) -> dict[str, Any]:
     """Measures here, fits, and compares the fits with points they have not seen."""
     from distgrad.runtime import relay
 
-    near_points = measure_link((2, 4), (4_000, 100_000, 1_000_000, 7_459_880, 16_000_000, 64_000_000), network=False)
+    near_points = measure_link((2, 4, 8), (4_000, 100_000, 1_000_000, 7_459_880, 16_000_000, 64_000_000), network=False)
 
     def ring_columns(points: Sequence[dict[str, float]]) -> list[list[float]]:
         turns = [max(1.0, p["workers"] / cores) for p in points]
@@ -213,7 +231,7 @@ def measured_costs(cores: int) -> dict[str, Any]:
             [t * ring(int(p["workers"]), p["bytes"], Link(0, 1)) for t, p in zip(turns, points)],
         ]
 
-    seen = [p for p in near_points if p["workers"] == 2 and p["bytes"] in (4_000, 1_000_000, 64_000_000)]
+    seen = [p for p in near_points if (p["workers"], p["bytes"]) in ((2, 4_000), (4, 4_000), (4, 1_000_000), (4, 64_000_000))]
     near = Link(*fit(ring_columns(seen), [p["seconds"] for p in seen]))
     rest = [p for p in near_points if p not in seen]
     checks = held_out(
@@ -227,7 +245,7 @@ def measured_costs(cores: int) -> dict[str, Any]:
         (1, 128), (1, 256), (1, 512), (1, 1024), (2, 256), (2, 512), (2, 1024), (4, 512), (4, 1024), (8, 512), (8, 1024),
     ])
     alone = [p for p in steps if p["workers"] == 1 and p["batch"] in (128, 1024)]
-    fixed, row = fit([[1.0] * len(alone), [p["batch"] for p in alone]], [p["seconds"] for p in alone])
+    fixed, row = fit([[1.0] * len(alone), [p["batch"] for p in alone]], [p["seconds"] * min(p["cores"], 1) for p in alone])
     ends = [p for p in steps if p["batch"] == 512 and p["workers"] in (1, 2, 8)]
     driver = fit(
         [[1.0] * len(ends), [talks(p) for p in ends], [p["workers"] for p in ends]], [p["driver"] for p in ends]
@@ -236,8 +254,8 @@ def measured_costs(cores: int) -> dict[str, Any]:
 
     def predict(p: dict[str, float]) -> float:
         workers = int(p["workers"])
-        compute = worker_seconds(costs, workers, p["batch"] / workers, cores)
-        exchange = ring(workers, GRADIENT_BYTES, near) * max(1.0, workers / cores)
+        compute = worker_seconds(costs, workers, p["batch"] / workers, p["cores"])
+        exchange = ring(workers, GRADIENT_BYTES, near) * max(1.0, workers / p["cores"])
         return step_seconds(compute, exchange, driver_seconds(costs, talks(p), workers))
 
     checks += held_out("step", [p for p in steps if p not in alone], predict)

@@ -185,7 +185,11 @@ def pack_messages(batches: Sequence[list[Message]]) -> tuple[list[bytes | None],
     data: dict[int, Buffer] = {}
     first: list[Message] = []
     same: bytes | None = None
+    simple = False  # the first batch puts nothing: most batches, and worth a short way
     for rank, batch in enumerate(batches):
+        if simple and batch == first:
+            heads.append(same)
+            continue
         arrays = [m.array for m in batch if type(m) is Put and m.array is not None]
         if arrays:
             data[rank] = wire.pack_arrays(arrays)
@@ -202,6 +206,7 @@ def pack_messages(batches: Sequence[list[Message]]) -> tuple[list[bytes | None],
             heads.append(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL))
             if same is None:
                 first, same = batch, heads[-1]
+                simple = all(type(message) is not Put for message in batch)
     return heads, data
 
 
