@@ -135,7 +135,6 @@ class Session(Protocol):
 
 
 _session: list[Session | None] = [None]
-structure = [0]  # counts changes of modules: parameters, children and plain attributes that were set
 recorder: list[Any] = [None]  # what watches the recording of a compiled function, see runtime.compiled
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from distgrad.changes import structure
+
 _hook_ids = itertools.count()
 
 
@@ -16,10 +18,12 @@ class RemovableHandle:
 
     def __init__(self, hooks: dict[int, Any]) -> None:
         self._hooks, self.id = hooks, next(_hook_ids)
+        structure[0] += 1
 
     def remove(self) -> None:
         """Removes the hook; again does nothing."""
         self._hooks.pop(self.id, None)
+        structure[0] += 1
 
     def __enter__(self) -> RemovableHandle:
         return self

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distgrad import autodiff, dispatch, dtypes, graph, views
+from distgrad import autodiff, dispatch, dtypes, graph, leaves, views
 from distgrad.device import CPU, device
 from distgrad.dispatch import edge_of
 from distgrad.dtypes import dtype
@@ -48,7 +48,8 @@ class Tensor(_Base):
     _post_hooks: dict[int, Callable[[Any], Any]] | None = None
     _shares_numpy = False
     _retains = False
-    grad: Tensor | None = None
+    _grad: Tensor | None = None
+    grad = property(leaves.read, leaves.write, leaves.forget)
 
     __array_priority__ = 1000
 
@@ -304,15 +305,7 @@ class Tensor(_Base):
         current = g._now().spec.placement
         if current is not None and current is not placement:
             g = _redistribute(g, placement=placement if placement is not None else REPLICATE)
-        if self.grad is None:
-            out = Tensor._from_node(g._node)
-            if mode.enabled:
-                out._fn, out._index, out._needs_grad = g._fn, g._index, g._needs_grad
-            self.grad = out
-        elif mode.enabled:
-            self.grad = self.grad + g
-        else:
-            self.grad._assign(self.grad.detach() + g)
+        leaves.accumulate(self, g, Tensor._from_node)
 
     # Values ---------------------------------------------------------------------------------------------------
 
@@ -433,10 +426,10 @@ class Tensor(_Base):
         if out._node.data is not None:
             out._node = Node(out._node.spec, out._node.data.copy())
         memo[id(self)] = out
-        if self.grad is not None:
-            out.grad = self.grad.__deepcopy__(memo)
+        if self._grad is not None:
+            out._grad = self._grad.__deepcopy__(memo)
         for name, value in self.__dict__.items():
-            if not name.startswith("_") and name != "grad":
+            if not name.startswith("_"):
                 setattr(out, name, value)
         return out
 

@@ -324,3 +324,33 @@ def test_an_index_outside_is_an_error_whoever_holds_it(call: Callable[..., Any])
         with pytest.raises(RemoteOpError, match="index 12 is out of bounds for dimension 0 with size 12"):
             call(x, index).numpy()
         assert x.sum().item() == pytest.approx(normal(12).sum())
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("x_dim", [0, 1, None])
+@pytest.mark.parametrize("w_dim", [0, 1, None])
+def test_linear_with_a_bias_on_every_placement(workers: int, x_dim: int | None, w_dim: int | None) -> None:
+    """A product in blocks adds its bias once, whatever is sharded."""
+    x, w, b, g = normal(8, 8), normal(8, 8, seed=1), normal(8, seed=2), normal(8, 8, seed=3)
+    with dg.init(local_mode=True, num_workers=workers):
+        def put(array: np.ndarray, dim: int | None) -> Any:
+            tensor = dg.from_numpy(array.copy())
+            return (dg.replicate(tensor) if dim is None else dg.shard(tensor, dim)).requires_grad_()
+
+        for b_dim in (0, None):
+            leaves = put(x, x_dim), put(w, w_dim), put(b, b_dim)
+            out = F.linear(*leaves)
+            out.backward(dg.from_numpy(g))
+            expected = x @ w.T + b, g @ w, g.T @ x, g.sum(0)
+            for found, wanted in zip((out.detach(), *(leaf.grad for leaf in leaves)), expected):
+                np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_gather_from_a_number_with_a_sharded_index(workers: int) -> None:
+    with dg.init(local_mode=True, num_workers=workers):
+        x = dg.tensor(2.5, dtype=dg.float64, requires_grad=True)
+        out = dg.gather(x, 0, dg.shard(dg.zeros(1, dtype=dg.int64)))
+        out.sum().backward()
+        assert out.tolist() == [2.5]
+        assert x.grad.item() == 1.0

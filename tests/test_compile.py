@@ -142,6 +142,203 @@ def test_gradients_accumulate(session):
     assert run(True) == run(False)
 
 
+def test_gradients_that_are_dropped_now_and_then(session):
+    """A step adds to the gradient or sets it anew, as it finds it: with and without `zero_grad` outside."""
+    def run(compiled: bool) -> list[float]:
+        model, x, y = problem()
+        optimizer = dg.optim.SGD(model.parameters(), lr=0.1)
+
+        def add() -> Any:
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss.detach()
+
+        add = dg.compile(add) if compiled else add
+        found = []
+        for turn in range(30):
+            if turn < 8 or turn > 20 or turn % 3 == 0:
+                optimizer.zero_grad()
+            found.append(add().item())
+            if turn % 2:
+                optimizer.step()
+            found += [p.grad.sum().item() for p in model.parameters()]
+        return found
+
+    assert run(True) == run(False)
+    assert counts()[1] >= 8
+
+
+def steady(turns: int, change: Any = None, make: Any = MAKERS["adam"]) -> list[list[float]]:
+    """Gives what a training loop finds, recorded and compiled; `change` does something between two steps."""
+    both = []
+    for compiled in (False, True):
+        model, x, y = problem()
+        optimizer = make(model.parameters())
+
+        def step(model: Any = model, optimizer: Any = optimizer, x: Any = x, y: Any = y) -> Any:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        step = dg.compile(step) if compiled else step
+        losses, kept = [], []
+        for turn in range(turns):
+            losses.append(step())
+            if change is not None:
+                kept.append(change(turn, model, optimizer))
+        found = [loss.item() for loss in losses]
+        found += [v for p in model.parameters() for v in p.detach().flatten().tolist()]
+        found += [v for p in model.parameters() if p.grad is not None for v in p.grad.flatten().tolist()]
+        found += [v for tensors in kept for t in tensors or () for v in t.flatten().tolist()]
+        both.append(found)
+    return both
+
+
+def between(kind: str) -> Any:
+    saved: dict[str, Any] = {}
+
+    def change(turn: int, model: Any, optimizer: Any) -> Any:
+        parameters = list(model.parameters())
+        if kind == "gradients" and turn % 5 == 3:
+            return [p.grad for p in parameters]
+        if kind == "values" and turn % 5 == 3:
+            return [p.detach().clone() for p in parameters] + [p.data * 1 for p in parameters]
+        if kind == "saved":
+            if turn == 6:
+                saved.update(weights=model.state_dict(), optimizer=optimizer.state_dict())
+                saved["weights"] = {name: value.clone() for name, value in saved["weights"].items()}
+            if turn == 14:
+                model.load_state_dict(saved["weights"])
+                optimizer.load_state_dict(saved["optimizer"])
+        if kind == "written" and turn in (7, 11):
+            with dg.no_grad():
+                parameters[0].mul_(0.5)
+                parameters[1].grad.add_(1.0)
+        if kind == "dropped" and turn % 4 == 1:
+            optimizer.zero_grad()
+            return None
+        if kind == "frozen" and turn == 9:
+            parameters[0].requires_grad_(False)
+        if kind == "rate" and turn in (5, 12):
+            optimizer.param_groups[0]["lr"] *= 0.5
+        if kind == "group" and turn == 9:
+            optimizer.param_groups[0]["params"] = parameters[1:]
+        return None
+
+    return change
+
+
+@pytest.mark.parametrize("make", ["adam", "momentum", "rmsprop"])
+@pytest.mark.parametrize("kind", ["nothing", "gradients", "values", "saved", "written", "frozen", "rate", "group"])
+def test_what_happens_between_replays(session, kind, make):
+    maker = MAKERS[make] if make in MAKERS else lambda p: dg.optim.RMSprop(p, lr=0.01, momentum=0.5)
+    plain, compiled = steady(20, between(kind), maker)
+    assert compiled == plain
+    assert counts()[1] >= 5
+
+
+def test_gradients_dropped_outside_are_made_anew(session):
+    plain, compiled = steady(16, between("dropped"))
+    assert compiled == plain
+    assert counts()[1] >= 10
+
+
+def test_a_steady_step_keeps_its_slots(session):
+    """Repetitions make no slots but their results', and several travel in one message when the driver runs ahead."""
+    model, x, y = problem()
+    optimizer = dg.optim.Adam(model.parameters())
+
+    @dg.compile
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    for _ in range(8):
+        step()
+    dg.synchronize()
+    slots = [p._node.slot for p in model.parameters()]
+    before = dg.stats()
+    losses = [step() for _ in range(12)]
+    dg.synchronize()
+    after = dg.stats()
+    assert [p._node.slot for p in model.parameters()] == slots
+    assert after.steps_replayed - before.steps_replayed == 12
+    assert len({loss.item() for loss in losses}) == 12
+    assert len({loss._node.slot.id for loss in losses}) == 12
+
+
+def test_a_scheduler_inside_is_recorded(session):
+    def run(compiled: bool) -> list[float]:
+        model, x, y = problem()
+        optimizer = dg.optim.Adam(model.parameters(), lr=0.02)
+        scheduler = dg.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+        def step() -> Any:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            return loss.detach()
+
+        step = dg.compile(step) if compiled else step
+        return [step().item() for _ in range(8)]
+
+    assert run(True) == run(False)
+    assert counts() == (8, 0)
+
+
+def test_a_nested_module_that_evaluates(session):
+    """The mode of a module that is reached through an object is looked at, too."""
+    class Trainer:
+        def __init__(self) -> None:
+            dg.manual_seed(0)
+            self.parts = {"model": dg.nn.Sequential(dg.nn.Linear(5, 4), dg.nn.BatchNorm1d(4))}
+            self.x = dg.shard(dg.randn(11, 5))
+
+        def run(self) -> Any:
+            return self.parts["model"](self.x).detach().sum(0)
+
+    def results(compiled: bool) -> list[Any]:
+        trainer = Trainer()
+        run = dg.compile(trainer.run) if compiled else trainer.run
+        found = []
+        for turn in range(16):
+            trainer.parts["model"].train(turn < 6 or turn > 11)
+            found.append(run().tolist())
+        return found
+
+    assert results(True) == results(False)
+
+
+def test_a_failure_between_repetitions_spoils_what_depends_on_it(session):
+    """The slots are the same in every step; only values that a failure reached are lost, and later ones are there."""
+    table = dg.ones(6, dtype=dg.float64, requires_grad=True)
+    index = dg.shard(dg.tensor([0, 1, 2, 3, 4]))
+
+    @dg.compile
+    def step(rows: Any) -> Any:
+        table.grad = None
+        loss = (table[rows] ** 2).sum()
+        loss.backward()
+        return loss.detach()
+
+    for _ in range(8):
+        assert step(index).item() == 5.0
+    wrong = dg.shard(dg.tensor([0, 1, 99, 3, 4]))
+    lost = step(wrong)
+    with pytest.raises((dg.RemoteOpError, IndexError)):
+        lost.item()
+    good = step(index)
+    assert good.item() == 5.0
+    assert table.grad.tolist() == [2.0] * 5 + [0.0]
+
+
 @pytest.mark.parametrize("kind", ["reads", "random", "counter", "keeps", "forward", "mode"])
 def test_what_cannot_be_replayed_is_recorded(session, kind):
     def run(compiled: bool) -> list[float]:

@@ -338,7 +338,7 @@ for number in range(rounds):
     if abs(value - expected) > 1e-4 * abs(expected) or not np.array_equal(x.numpy(), data):
         wrong.append((number, value))
 dg.synchronize()
-held = len(session._coordinator._runs), len(session._coordinator._fetched)
+held = len(session._coordinator.lost.runs), len(session._coordinator._fetched)
 dg.shutdown()
 print("result", json.dumps([caught, wrong, longest, held]), flush=True)
 """

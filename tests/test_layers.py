@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "quiet",
+    "quiet changes",
     "errors dtypes device grad_mode grad_names handles kernels mersenne printing serialization_format warn jit amp "
     "backends datasets size accelerator distributed hub mps multiprocessing version xpu",
     "meta settings draws cuda",
@@ -26,7 +26,7 @@ LAYERS = [
     "op",
     "families graph",
     "ops",
-    "autodiff propagate program views",
+    "autodiff leaves propagate program views",
     "lower engine",
     "dispatch",
     "tensor random",

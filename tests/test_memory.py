@@ -87,7 +87,7 @@ for number in range(steps + steps // 4):
 dg.synchronize()
 series.append(memory())
 c = session._coordinator
-held = dict(runs=len(c._runs), poisoned=len(c._poisoned), failures=len(c._failures), fetched=len(c._fetched),
+held = dict(runs=len(c.lost.runs), poisoned=len(c.lost.poisoned), failures=len(c.lost.places), fetched=len(c._fetched),
             programs=len(c._programs))
 print("result", json.dumps([series, held]), flush=True)
 dg.shutdown()

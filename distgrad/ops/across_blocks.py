@@ -81,6 +81,13 @@ def linear(context: Any, x: np.ndarray, w: np.ndarray) -> Rounds:
     return (yield from _multiplied(context, (x, w), 1, True))
 
 
+@exchanging(in_turn=1)
+def linear_bias(context: Any, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> Rounds:
+    """x @ w^T + b with w's blocks in turn; every worker has the bias."""
+    y = yield from _multiplied(context, (x, w), 1, True)
+    return np.add(y, b, out=y)
+
+
 def _pair(context: Any, factors: tuple[np.ndarray, np.ndarray], turning: int, equation: str) -> Rounds:
     terms, output = equation.split("->")
     names = terms.split(",")

@@ -191,6 +191,9 @@ def _linear_bias_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], att
     """Rows of `linear`; the bias goes with the columns of the result, and parts that add up share it among them."""
     for row in _linear_rows(ins[:2], outs, attrs):
         (made,) = row.outs
+        if row.through is not None:
+            yield Row((*row.ins, None), row.outs, through=across_blocks.linear_bias)
+            continue
         yield Row((*row.ins, "sum" if made == "sum" else 0 if made == outs[0].ndim - 1 else None), row.outs)
 
 

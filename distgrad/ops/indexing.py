@@ -391,7 +391,7 @@ def _take_along_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict
     axis = attrs["axis"]
     for dim in _shared_dims(x.shape, index.shape, axis):
         yield Row((dim, dim), (dim,))
-    if index.ndim:
+    if index.ndim and x.shape:
         yield Row((None, axis), (axis,))
         yield Row((axis, axis), (axis,), through=across_index.take_along)
     for row in parts_rows(ins[:1]):
@@ -438,7 +438,8 @@ def _add_along_rows(ins: Sequence[Any], outs: Sequence[TensorMeta], attrs: dict[
     for dim in _shared_dims(attrs["shape"], ins[1].shape, axis):
         yield Row((dim, dim), (dim,))
     if ins[1].ndim:
-        yield Row((axis, axis), (axis,), through=across_index.add_along)
+        if attrs["shape"]:
+            yield Row((axis, axis), (axis,), through=across_index.add_along)
         yield Row((axis, axis), ("sum",))
     yield Row(("sum", None), ("sum",))
 

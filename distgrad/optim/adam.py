@@ -109,17 +109,16 @@ class Adam(GradientOptimizer):
             super()._update_group(pairs, group)
             return
 
-        def next_numbers(parameter: Tensor) -> tuple[float, ...]:
+        def numbers(step: float) -> tuple[float, ...]:
             beta1, beta2 = group["betas"]
             lr, decay = group["lr"], group["weight_decay"]
             keep, decay = (1 - lr * decay, 0.0) if group["decoupled_weight_decay"] else (1.0, decay)
-            step = self._moved_on(parameter, group)["step"]
             root, rate = math.sqrt(1 - beta2**step), -lr / (1 - beta1**step)
             return tuple(map(float, (keep, decay, beta1, 1 - beta1, beta2, 1 - beta2, root, group["eps"], rate)))
 
         states = [self._begun(parameter, group) for parameter, _ in pairs]
         members = [(*pair, state["exp_avg"], state["exp_avg_sq"]) for pair, state in zip(pairs, states)]
-        steps_together(adam_steps, members, next_numbers)
+        steps_together(adam_steps, self, group, members, ("exp_avg", "exp_avg_sq"), numbers, counted=True)
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self._moved_on(parameter, group)

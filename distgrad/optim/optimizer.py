@@ -15,6 +15,7 @@ from typing import Any
 
 import distgrad as dg
 from distgrad import graph
+from distgrad.changes import structure
 from distgrad.op import Op
 from distgrad.placement import REPLICATE
 from distgrad.tensor import Tensor
@@ -47,6 +48,9 @@ def _with_hooks(step: Callable) -> Callable:
                     )
                 args, kwargs = replacement
         self._opt_called = True
+        if graph.recorder[0] is not None:
+            for group in getattr(self, "param_groups", ()):
+                graph.recorder[0].watches(group)
         result = step(self, *args, **kwargs)
         graph.flush_hint()
         for hook in list(getattr(self, "_optimizer_step_post_hooks", {}).values()):
@@ -88,6 +92,7 @@ class Optimizer:
             self.add_param_group(group)
 
     def _make_hook_tables(self) -> None:
+        structure[0] += 1
         self._opt_called = False
         self._optimizer_step_pre_hooks: OrderedDict = OrderedDict()
         self._optimizer_step_post_hooks: OrderedDict = OrderedDict()
@@ -101,6 +106,7 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        structure[0] += 1
         if not hasattr(self, "_optimizer_step_pre_hooks"):
             self._make_hook_tables()
         for group in self.param_groups:
@@ -168,16 +174,15 @@ class Optimizer:
                 f"cannot add param group with{'' if named else 'out'} names to the optimizer"
             )
         self.param_groups.append(param_group)
+        structure[0] += 1
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops all gradients, or fills them with zeros when ``set_to_none`` is False."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
                 if set_to_none:
                     parameter.grad = None
-                else:
+                elif parameter.grad is not None:
                     parameter.grad.detach_().zero_()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -355,26 +360,64 @@ def _is_complex(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_complex()
 
 
+class StepNumbers:
+    """The numbers of an optimizer op, asked for again at every replay of a compiled step."""
+
+    def __init__(self, optimizer: Optimizer, batch: Sequence[Sequence[Tensor]], names: Sequence[str], counted: bool,
+                 numbers: Callable[[float], tuple[float, ...]]) -> None:
+        self._optimizer, self._numbers, self._counted = optimizer, numbers, counted
+        self._rows = [
+            (tensors[0], optimizer.state[tensors[0]], list(zip(names, tensors[2:]))) for tensors in batch
+        ] if names or counted else []
+
+    def ready(self) -> bool:
+        """Says whether the states are those that were recorded, and all parameters have taken as many steps."""
+        states = self._optimizer.state
+        steps = set()
+        for parameter, state, tensors in self._rows:
+            if states.get(parameter) is not state:
+                return False
+            for name, tensor in tensors:
+                if state[name] is not tensor:
+                    return False
+            steps.add(state.get("step"))
+        return len(steps) <= 1
+
+    def next(self) -> tuple[float, ...]:
+        """Counts a step of every parameter and gives the numbers of that step."""
+        step = 0.0
+        for _, state, _ in self._rows if self._counted else ():
+            step = state["step"] = state["step"] + 1
+        return self._numbers(step)
+
+
 def steps_together(
-    op: Op, members: Sequence[Sequence[Tensor]], next_numbers: Callable[[Tensor], tuple[float, ...]], **attrs: Any
+    op: Op, optimizer: Optimizer, group: dict[str, Any], members: Sequence[Sequence[Tensor]], names: Sequence[str],
+    numbers: Callable[[float], tuple[float, ...]], counted: bool = False, **attrs: Any,
 ) -> None:
     """Carries out an optimizer op on parameters with equal numbers at once, and on sharded ones each by itself.
 
-    `members`: (parameter, gradient, *states), all of one shape, which are changed in place. `next_numbers` counts a step
-    of a parameter and gives its numbers; a compiled step asks it again at every replay.
+    `members`: (parameter, gradient, *states), all of one shape, which are changed in place; the optimizer has the states
+    under `names`. `numbers` gives the op's numbers for a step count, which is 0 unless steps are `counted` in the state;
+    a compiled step asks it again at every replay.
     """
     batches: dict[Any, list[Sequence[Tensor]]] = {}
+    known: dict[float, tuple[float, ...]] = {}
     for position, tensors in enumerate(members):
-        numbers = next_numbers(tensors[0])
+        step = 0.0
+        if counted:
+            state = optimizer.state[tensors[0]]
+            step = state["step"] = state["step"] + 1
+        if step not in known:
+            known[step] = numbers(step)
         placements = {t._now().spec.placement for t in (tensors[0], *tensors[2:])}
         alone = not placements <= {None, REPLICATE}
-        batches.setdefault((numbers, tensors[0].dtype, position if alone else None), []).append(tensors)
-    for (numbers, _, _), batch in batches.items():
-        count = len(batch)
+        batches.setdefault((step, tensors[0].dtype, position if alone else None), []).append(tensors)
+    for (step, _, _), batch in batches.items():
         columns = list(zip(*batch))
-        results = op(*chain.from_iterable(columns), *numbers, count=count, **attrs)
+        results = op(*chain.from_iterable(columns), *known[step], count=len(batch), **attrs)
         if graph.recorder[0] is not None:
-            graph.recorder[0].live(functools.partial(_numbers_again, columns[0], next_numbers))
+            graph.recorder[0].live(StepNumbers(optimizer, batch, names, counted, numbers), group, _LIVE)
         if type(results) is not tuple:
             results = (results,)
         targets = chain(columns[0], *columns[2:])
@@ -382,10 +425,7 @@ def steps_together(
             target._assign(value)
 
 
-def _numbers_again(parameters: Sequence[Tensor], next_numbers: Callable[[Tensor], tuple[float, ...]]) -> Any:
-    """Gives the numbers of the next step of parameters that have had the same ones so far; None when they differ."""
-    found = {next_numbers(parameter) for parameter in parameters}
-    return found.pop() if len(found) == 1 else None
+_LIVE = frozenset(("lr", "betas", "eps", "weight_decay", "momentum", "dampening"))  # what `numbers` above takes in
 
 
 def compiled_step(group: dict[str, Any], pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:

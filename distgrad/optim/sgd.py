@@ -65,7 +65,7 @@ class SGD(GradientOptimizer):
         if not compiled_step(group, pairs):
             super()._update_group(pairs, group)
         elif momentum == 0:
-            steps_together(sgd_steps, pairs, lambda _: (float(group["weight_decay"]), -float(group["lr"])))
+            steps_together(sgd_steps, self, group, pairs, (), lambda _: (float(group["weight_decay"]), -float(group["lr"])))
         else:
             members = []
             for parameter, gradient in pairs:
@@ -74,7 +74,7 @@ class SGD(GradientOptimizer):
                     self._update(parameter, gradient, group)
                 else:
                     members.append((parameter, gradient, velocity))
-            steps_together(momentum_steps, members, lambda _: (
+            steps_together(momentum_steps, self, group, members, ("momentum_buffer",), lambda _: (
                 float(group["weight_decay"]), float(group["momentum"]), 1 - float(group["dampening"]), -float(group["lr"])
             ), nesterov=bool(group["nesterov"]))
 

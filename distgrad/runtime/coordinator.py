@@ -10,14 +10,14 @@ import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from distgrad import graph
 from distgrad.engine.interpreter import Failure
-from distgrad.errors import DistgradError, GroupAborted, InfrastructureError, RemoteOpError, SessionError, WireError
+from distgrad.errors import DistgradError, GroupAborted, InfrastructureError, SessionError, WireError
 from distgrad.graph import Call, Node, Plan, Slot, Slots
 from distgrad.lower import Recorded, final_spec, lower
 from distgrad.op import OPS
@@ -27,32 +27,15 @@ from distgrad.program import Program, render
 from distgrad.propagate import plan_sharded, recreated
 from distgrad.runtime.backend import Backend, Stats
 from distgrad.runtime.interrupts import uninterrupted
-from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put, Reply, Run
-from distgrad.runtime.sites import user_site, where
+from distgrad.runtime.lost import Lost, Returned, Sent
+from distgrad.runtime.messages import Again, Define, Fetch, Forget, Free, Message, Put, Release, Reply, Run
+from distgrad.runtime.sites import user_site
 
+_TOGETHER = 4  # repetitions of a step that one batch may carry
+_UNDER_WAY = 2  # unanswered batches that keep the workers busy meanwhile
 PENDING_LIMIT = 5_000  # recorded calls before a flush happens by itself
 PROGRAM_LIMIT = 512  # programs kept on the workers
 PUT_BYTES = 8 << 20  # data waiting for the next batch before it is sent at once
-
-
-class Returned:
-    """A small value that comes back with its run."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: Any = None
-
-
-@dataclass(slots=True)
-class Sent:
-    """A run that not every worker has answered yet: what is needed to name a failure's line and what it spoils."""
-
-    sites: list[Any]
-    returned: list[Returned]
-    program: Program
-    run: Run
-    freed: list[int] = field(default_factory=list)  # slots let go of since, which need not be marked as lost any more
 
 
 class Coordinator:
@@ -69,16 +52,16 @@ class Coordinator:
         self._slots = Slots()
         self._requests = itertools.count()
         self._programs: OrderedDict[Any, tuple[int, Program]] = OrderedDict()
+        self._keys: dict[int, Any] = {}  # of the programs the workers have
+        self._kept_back = 0  # repetitions that wait in the outbox
+        self.ended: list[int] = []  # kept runs whose owner is gone
         self._program_ids = itertools.count()
         self._sequence = itertools.count()
         self._outbox: list[list[Message]] = [[] for _ in range(self.world_size)]
         self._outbox_bytes = 0
         self._read: dict[int, dict[int, None]] = {}  # outputs of one element that were read, by program
-        self._runs: OrderedDict[int, Sent] = OrderedDict()
-        self._poisoned: dict[int, Failure] = {}  # slots whose value is lost
+        self.lost = Lost(backend.world_size)
         self._fetched: dict[int, dict[int, Any]] = {}
-        self._failures: OrderedDict[tuple[int, int], str] = OrderedDict()
-        self.raised: set[tuple[int, int]] = set()
         self._finished = [-1] * self.world_size  # the last run each worker has answered
         self._read_early = False  # a value was read since the last optimizer step
         self._early_steps = 0  # optimizer steps in a row before which that was so
@@ -175,7 +158,7 @@ class Coordinator:
         if self._outbox_bytes >= PUT_BYTES:
             with uninterrupted():
                 self._send()
-            self._hold_back()
+            self.hold_back()
         return node
 
     # Where new tensors go -------------------------------------------------------------------------------------
@@ -212,7 +195,7 @@ class Coordinator:
             raise self._broken_error()
         with uninterrupted():
             self._launch()
-        self._hold_back()
+        self.hold_back()
 
     def step_done(self) -> None:
         """Sends the step an optimizer has finished, unless the next value read will send it.
@@ -266,9 +249,9 @@ class Coordinator:
             made.append(node.slot.id)
         self._queue_frees()
         run = Run(sequence, program_id, slots, tuple(numbers), tuple(made), positions)
-        sent = self._runs[sequence] = Sent(sites, returned, program, run)
-        if self._poisoned:
-            self._spoil(sent, {}, {})
+        sent = self.lost.runs[sequence] = Sent(sites, returned, program, run)
+        if self.lost.poisoned:
+            self.lost.spoil(sent, {})
         forget()
         last = self._queue_frees(slots)
         if last:
@@ -277,8 +260,70 @@ class Coordinator:
             box.append(run)
         self._send()
 
-    def _hold_back(self) -> None:
+    # Replays --------------------------------------------------------------------------------------------------
+
+    def still_has(self, program_id: int, used: bool) -> bool:
+        """Says whether the workers have a program; `used` makes it the most recent one."""
+        key = self._keys.get(program_id)
+        if key is not None and used:
+            self._programs.move_to_end(key)
+        return key is not None
+
+    def read_positions(self, program_id: int) -> tuple[int, ...]:
+        """Gives the outputs of a program that come back with each run, since they were read before."""
+        return tuple(self._read.get(program_id, ()))
+
+    def sent(self, node: Node, spec: Spec) -> Node | None:
+        """Gives the node of a value on the workers; None when it has not the spec, or is no materialized one."""
+        if node.data is not None:
+            node = self._promoted(node, spec.placement)
+        return node if node.home is self and node.slot is not None and node.spec is spec else None
+
+    def post(self, message: Message) -> None:
+        """Adds a message to the next batch of every worker."""
+        for box in self._outbox:
+            box.append(message)
+
+    def begin_again(
+        self, kept: Any, given: list[Node], numbers: tuple[Any, ...], outputs: list[Node]
+    ) -> tuple[int, tuple[int, ...]]:
+        """Books a repetition of a kept run (`runtime.steady`); gives its sequence and the slots of its new outputs."""
+        sequence, run = next(self._sequence), kept.run
+        slots = []
+        for position, _ in kept.fresh:
+            slot = outputs[position].slot = self._slots.new(sequence, run.program, position)
+            slots.append(slot.id)
+        returned = [Returned() for _ in run.returned]
+        for position, value in zip(run.returned, returned):
+            outputs[position].cached = value
+        made = tuple(slots)
+        run = run.filled(sequence, numbers, tuple(n.slot.id for n in given), made)  # type: ignore[union-attr]
+        self.lost.runs[sequence] = Sent(kept.sites, returned, kept.program, run)
+        self.stats.steps_replayed += 1
+        self.stats.programs_reused += 1
+        return sequence, made
+
+    def send_again(self, message: Again) -> None:
+        """Sends a repetition; what was let go of is freed before it runs.
+
+        While the workers have batches to go on with, repetitions are collected and sent as one.
+        """
+        self._queue_frees()
+        self.post(message)
+        self._kept_back += 1
+        if self._kept_back < _TOGETHER and not self._outbox_bytes and self.backend.outstanding >= _UNDER_WAY:
+            return
+        self._send()
+
+    def _send_kept_back(self) -> None:
+        if self._kept_back:
+            with uninterrupted():
+                self._send()
+
+    def hold_back(self) -> None:
         """Waits while the workers are too many batches behind, and takes the answers that have come."""
+        if self._kept_back:
+            return  # nothing was sent
         self._collect()
         if self.backend.outstanding > self.steps_ahead:
             self._wait(lambda: self.backend.outstanding <= self.steps_ahead)
@@ -301,12 +346,14 @@ class Coordinator:
         program = lower(recorded)
         identity = next(self._program_ids)
         self._programs[recorded.key] = (identity, program)
+        self._keys[identity] = recorded.key
         self.stats.programs_built += 1
         for box in self._outbox:
             box.append(Define(identity, program))
         if len(self._programs) > PROGRAM_LIMIT:
             _, (oldest, _) = self._programs.popitem(last=False)
             self._read.pop(oldest, None)
+            del self._keys[oldest]
             for box in self._outbox:
                 box.append(Forget((oldest,)))
         return identity, program
@@ -316,13 +363,16 @@ class Coordinator:
 
         Those among `inputs`, of the run that comes next, are not added: it gives their positions, and the run ends them.
         """
+        if self.ended:
+            ended, self.ended[:] = tuple(self.ended), []
+            self.post(Release(ended))
         gone = self._slots.take_gone()
         if not gone:
             return ()
-        for slot in gone if self._poisoned else ():
-            self._poisoned.pop(slot, None)
-        if self._runs:  # a failure we are not told of yet may have been theirs
-            self._runs[next(reversed(self._runs))].freed.extend(gone)
+        for slot in gone if self.lost.poisoned else ():
+            self.lost.poisoned.pop(slot, None)
+        if self.lost.runs:  # a failure we are not told of yet may have been theirs
+            self.lost.runs[next(reversed(self.lost.runs))].freed.extend(gone)
         known = set(gone).intersection(inputs)
         others = tuple(slot for slot in gone if slot not in known)
         if others:
@@ -335,6 +385,7 @@ class Coordinator:
         if self.broken is not None:
             raise self._broken_error()
         self._queue_frees()
+        self._kept_back = 0
         batches, self._outbox = self._outbox, [[] for _ in range(self.world_size)]
         self._outbox_bytes = 0
         self.stats.control_messages += sum(1 for batch in batches if batch)
@@ -358,7 +409,7 @@ class Coordinator:
         if cached is not None:
             # A worker whose part failed tells of it in its own answer: a value may be read when all have answered.
             self._wait(lambda: cached.value is not None and min(self._finished) >= slot.run)
-            return self._checked(slot, cached.value).copy()
+            return self.lost.checked(slot, cached.value).copy()
         whole = not isinstance(node.spec.placement, Shard)
         if whole and node.spec.meta.size == 1 and slot.run >= 0:  # next time it comes back with its run, from worker 0
             self._read.setdefault(slot.program, {})[slot.output] = None
@@ -394,12 +445,13 @@ class Coordinator:
         finally:
             self._fetched.pop(request, None)
         for part in parts.values():
-            self._checked(slot, part)
+            self.lost.checked(slot, part)
         return parts
 
     def _wait(self, done: Any) -> None:
         started = time.perf_counter()
         try:
+            self._send_kept_back()
             while not done():
                 awaited = self.backend.outstanding
                 self.backend.wait()
@@ -420,9 +472,9 @@ class Coordinator:
             if reply.sent is not None:
                 self._sent[reply.rank] = reply.sent
             for failure in reply.failures:
-                self._note(failure)
+                self.lost.note(failure)
             for sequence, values in reply.returned:
-                for holder, value in zip(self._runs[sequence].returned, values):
+                for holder, value in zip(self.lost.runs[sequence].returned, values):
                     holder.value = value
                     if type(value) is not Failure:
                         self.stats.driver_bytes += value.nbytes
@@ -435,66 +487,9 @@ class Coordinator:
                 for rank in reply.others:
                     self._finished[rank] = reply.last_run
         done = min(self._finished)
-        while self._runs and next(iter(self._runs)) <= done:
-            self._runs.popitem(last=False)
+        while self.lost.runs and next(iter(self.lost.runs)) <= done:
+            self.lost.runs.popitem(last=False)
         self.stats.bytes_sent = sum(self._sent)
-
-    def _note(self, failure: Failure) -> None:
-        """Remembers the user's line of a failure, and that what depends on it is lost on every worker.
-
-        The first failure of a call stands for those of other ranks.
-        """
-        key = (failure.sequence, failure.call)
-        sent = self._runs.get(failure.sequence)
-        if key in self._failures or sent is None:
-            return
-        self._failures[key] = where(sent.sites[failure.call])
-        while len(self._failures) > 1_000:
-            self.raised.discard(self._failures.popitem(last=False)[0])
-        passed: dict[int, Failure] = {}
-        self._spoil(sent, {failure.call: failure}, passed)
-        for later in self._runs.values():
-            if later.run.sequence > failure.sequence:
-                self._spoil(later, {}, passed)
-
-    def _spoil(self, sent: Sent, failed: dict[int, Failure], passed: dict[int, Failure]) -> None:
-        """Marks the outputs of a run that depend on lost inputs or on failed calls.
-
-        Slots that were let go of are not marked any more, but runs sent before that may depend on them: `passed`.
-        """
-        known = passed | self._poisoned
-        lost: dict[int, Failure] = {
-            register: known[slot] for register, slot in enumerate(sent.run.inputs) if slot in known
-        }
-        for instruction in sent.program.instructions:
-            failure = failed.get(instruction.call)
-            if failure is not None and failure.op == instruction.op.name:
-                lost.update(dict.fromkeys(instruction.outs, failure))
-            elif instruction.op.name == "bucket":
-                lost.update({o: lost[i] for i, o in zip(instruction.ins, instruction.outs) if i in lost})
-            else:
-                source = next((lost[i] for i in instruction.ins if i in lost), None)
-                if source is not None:
-                    lost.update(dict.fromkeys(instruction.outs, source))
-        gone = {slot for other in self._runs.values() for slot in other.freed} if lost else ()
-        for register, slot in zip(sent.program.outputs, sent.run.outputs):
-            if register in lost:
-                (passed if slot in gone else self._poisoned).setdefault(slot, lost[register])
-
-    def _checked(self, slot: Slot, value: Any) -> Any:
-        value = self._poisoned.get(slot.id, value)
-        if type(value) is not Failure:
-            return value
-        place = self._failures.get((value.sequence, value.call), "an unknown line")
-        self.raised.add((value.sequence, value.call))
-        shapes = ", ".join(map(str, value.shapes)) or "none"
-        raise RemoteOpError(
-            f"{value.op} failed on worker {value.rank} of {self.world_size}: {value.error}: {value.message}\n"
-            f"  recorded at {place}\n  shapes of its inputs on that worker: {shapes}\n"
-            "  values that depend on it are lost; the session goes on\n"
-            f"--- traceback on worker {value.rank} ---\n{value.trace}",
-            op=value.op, worker=value.rank, where=place, cause=value.error, worker_traceback=value.trace,
-        )
 
     # Looking --------------------------------------------------------------------------------------------------
 
@@ -524,6 +519,7 @@ class Coordinator:
         """Takes the answers that are there, without waiting for more than a moment, so that failures are known."""
         if self.broken is None:
             try:
+                self._send_kept_back()
                 deadline = time.monotonic() + 0.5
                 while self.backend.outstanding and time.monotonic() < deadline:
                     self.backend.wait()
@@ -534,10 +530,6 @@ class Coordinator:
     def snapshot(self) -> Stats:
         """Gives a copy of the counters."""
         return replace(self.stats)
-
-    def unread_failures(self) -> list[str]:
-        """Gives the lines whose failure no one has been told of."""
-        return [place for key, place in self._failures.items() if key not in self.raised]
 
     def close(self) -> None:
         """Ends recording and lets go of the workers."""

@@ -44,6 +44,51 @@ class Run:
     returned: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
 
+    def filled(self, sequence: int, numbers: tuple[Any, ...], given: tuple[int, ...], made: tuple[int, ...]) -> Run:
+        """Gives this run with slots in the places of -1."""
+        inputs, outputs = _filled(self.inputs, given), _filled(self.outputs, made)
+        return Run(sequence, self.program, inputs, numbers, outputs, self.returned, self.last)
+
+
+def _filled(slots: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
+    if not given:
+        return slots
+    filled, position = list(slots), -1
+    for slot in given:
+        position = filled.index(-1, position + 1)
+        filled[position] = slot
+    return tuple(filled)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A run that will be repeated: in its inputs -1 stands for a slot given each time, in its outputs for a new one.
+
+    `drop` are slots that it writes and does not read: their values are let go of before it begins.
+    """
+
+    number: int
+    run: Run
+    drop: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Repeat a run that was kept, with these numbers; `given` and `made` are the slots in the places of -1."""
+
+    sequence: int
+    number: int
+    numbers: tuple[Any, ...]
+    given: tuple[int, ...]
+    made: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Kept runs that will not be repeated again."""
+
+    numbers: tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Put:
@@ -69,7 +114,7 @@ class Fetch:
     describe: bool = False
 
 
-Message = Define | Forget | Run | Put | Free | Fetch
+Message = Define | Forget | Run | Keep | Again | Release | Put | Free | Fetch
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def shutdown() -> None:
     graph.set_session(None)
     try:
         coordinator.settle()
-        unread = coordinator.unread_failures()
+        unread = coordinator.lost.unread_failures()
         if unread:
             import logging
 

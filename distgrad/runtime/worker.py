@@ -13,7 +13,7 @@ import numpy as np
 from distgrad.engine import interpreter
 from distgrad.engine.interpreter import Failure, Prepared
 from distgrad.errors import GroupAborted, InfrastructureError, WireError
-from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put, Reply, Run
+from distgrad.runtime.messages import Again, Define, Fetch, Forget, Free, Keep, Message, Put, Release, Reply, Run
 
 
 class Worker:
@@ -23,6 +23,7 @@ class Worker:
         self.rank, self.world_size, self.memory = rank, world_size, memory
         self.slots: dict[int, Any] = {}
         self.programs: dict[int, Prepared] = {}
+        self.kept: dict[int, Keep] = {}
 
     def carry_out(self, messages: Sequence[Message]) -> Generator[Any, Any, Reply]:
         """Carries out a batch; a generator that yields every exchange, as `interpreter.run` does."""
@@ -31,6 +32,8 @@ class Worker:
         fetched: list[tuple[int, Any]] = []
         last_run: int | None = None
         for message in messages:
+            if isinstance(message, Again):
+                message = self._repeated(message)
             if isinstance(message, Run):
                 prepared = self.programs[message.program]
                 last_run = message.sequence
@@ -56,11 +59,22 @@ class Worker:
                 value = self.slots[message.slot]
                 fetched.append((message.request, value.item().describe() if message.describe and type(value) is not Failure
                                 else value))
+            elif isinstance(message, Keep):
+                self.kept[message.number] = message
+            elif isinstance(message, Release):
+                for number in message.numbers:
+                    self.kept.pop(number, None)
             elif isinstance(message, Forget):
                 for program in message.programs:
                     self.programs.pop(program, None)
         return Reply(self.rank, tuple(failures), tuple(returned), tuple(fetched), last_run=last_run)
 
+    def _repeated(self, again: Again) -> Run:
+        """Gives the run that a message repeats, and lets go of what it will write."""
+        kept = self.kept[again.number]
+        for slot in kept.drop:
+            self.slots.pop(slot, None)
+        return kept.run.filled(again.sequence, again.numbers, again.given, again.made)
 
     def _free_memory(self) -> int | None:
         """Gives the bytes of the limit that values of other runs leave; None without a limit."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import distgrad as dg
+from distgrad.graph import recorder
 from distgrad.nn.modules import state
 from distgrad.nn.modules.backward_hook import BackwardHook
 from distgrad.nn.modules.tree import ModuleTree
@@ -71,6 +72,8 @@ class Module(ModuleTree):
     # -- calling and hooks ---------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if recorder[0] is not None:
+            recorder[0].called(self)
         if not (self._backward_hooks or self._backward_pre_hooks or self._forward_hooks or self._forward_pre_hooks):
             return self.forward(*args, **kwargs)
         return self._call_with_hooks(args, kwargs)
@@ -262,11 +265,9 @@ class Module(ModuleTree):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops all gradients, or fills them with zeros when ``set_to_none`` is False."""
         for parameter in self.parameters():
-            if parameter.grad is None:
-                continue
             if set_to_none:
                 parameter.grad = None
-            else:
+            elif parameter.grad is not None:
                 parameter.grad.detach_().zero_()
 
     # -- state dicts ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from distgrad.graph import structure
+from distgrad.changes import modes, structure
 from distgrad.nn.parameter import Buffer, Parameter
 from distgrad.tensor import Tensor
 
@@ -77,10 +77,12 @@ class ModuleTree:
                     f"cannot assign '{type_name(value)}' as buffer '{name}' "
                     f"(distgrad.nn.Buffer, distgrad.Tensor or None expected)"
                 )
+            if own["_buffers"][name] is not value:
+                structure[0] += 1
             own["_buffers"][name] = value
         else:
-            if name != "training" and own.get(name) is not value:
-                structure[0] += 1
+            if own.get(name) is not value:
+                (modes if name == "training" else structure)[0] += 1
             super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -127,6 +129,7 @@ class ModuleTree:
                 f"cannot assign '{type_name(tensor)}' object to buffer '{name}' (distgrad Tensor or None required)"
             )
         self._buffers[name] = tensor
+        structure[0] += 1
         if persistent:
             self._non_persistent_buffers_set.discard(name)
         else:

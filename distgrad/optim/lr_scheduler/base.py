@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from distgrad import graph
 from distgrad.optim.optimizer import Optimizer
 from distgrad.warn import warn_user
 
@@ -118,6 +119,8 @@ class LRScheduler:
         self._write(values)
 
     def _write(self, values: list[float]) -> None:
+        if graph.recorder[0] is not None:
+            graph.recorder[0].refuse("a learning rate schedule takes its step inside")
         for group, value in zip(self.optimizer.param_groups, values, strict=True):
             group["lr"] = value
         self._last_lr: list[float] = self._present()
