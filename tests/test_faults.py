@@ -148,6 +148,27 @@ def test_a_killed_worker_is_told_of(connected, name):
     assert shared_files() <= before
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_the_end_of_a_worker_that_is_led_or_leads_is_told_of(connected, monkeypatch, rank, how):
+    """Batches for worker 1 go by way of worker 0."""
+    monkeypatch.setattr("distgrad.runtime.relay.WORKERS", 2)
+    session = dg.init(num_workers=2, timeout=2)
+    processes = [psutil.Process(pid) for pid in session.pids]
+    x = dg.shard(np.arange(6.0))
+    assert x.sum().item() == 15
+    assert len(session._coordinator.backend._lines.awaited) == 1, "one team"
+    total = x.sum() * 2
+    kill(session, rank) if how == "kill" else stop(session.pids[rank])
+    started = time.monotonic()
+    with pytest.raises(WorkerLostError if how == "kill" else CollectiveTimeout, match=rf"worker {rank} of 2") as caught:
+        total.item()
+    assert time.monotonic() - started < 9
+    assert caught.value.missing == [rank]
+    dg.shutdown()
+    assert gone(processes, SECONDS_TO_END) == []
+
+
 def test_a_new_session_after_a_killed_worker(connected):
     session = dg.init(num_workers=2)
     x = dg.shard(np.arange(6.0))

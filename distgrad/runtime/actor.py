@@ -1,7 +1,7 @@
 """The Ray actor around a worker: its group of peers, its batches, and a control line that answers while it computes.
 
 Invariant: a batch and its answer travel as flat bytes, so that Ray pickles nothing: our own messages, pickled once for
-all workers that get the same, and after them tensor data as it lies in memory.
+all workers that get the same, and beside them tensor data as it lies in memory.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import ray
 from distgrad.kernels import compiled
 from distgrad.runtime import threads, wire
 from distgrad.runtime.guard import start_time
-from distgrad.runtime.line import WorkerEnd
+from distgrad.runtime.line import DRIVER, Batch, Buffer, Count, Listener, WorkerEnd, call
 from distgrad.runtime.messages import Message, Put, Reply
+from distgrad.runtime.relay import LeaderEnd
 from distgrad.runtime.transport import Address, Group
 from distgrad.runtime.worker import Worker, drive
 
@@ -86,7 +87,7 @@ class WorkerActor:
             epoch=settings.epoch, node_id=self._node_id, timeout=settings.timeout, force_network=settings.force_network,
             host=host,
         )
-        self._line = WorkerEnd(settings.secret, host)
+        self._listener = Listener(settings.secret, host)
 
     def __repr__(self) -> str:
         """Is what Ray puts before the lines a worker prints."""
@@ -96,7 +97,7 @@ class WorkerActor:
         """Says who this worker is."""
         return Identity(
             self._settings.rank, os.getpid(), start_time(os.getpid()), self._node_id, socket.gethostname(),
-            self._threads, os.getpriority(os.PRIO_PROCESS, 0), self._group.address(), self._line.address,
+            self._threads, os.getpriority(os.PRIO_PROCESS, 0), self._group.address(), self._listener.address,
         )
 
     def connect(self, addresses: list[Address]) -> None:
@@ -105,29 +106,50 @@ class WorkerActor:
         if compiled.enabled():  # the last thing before work comes: the kernels of the first step are wanted soon
             compiled.warm_up_in_background()
 
-    def serve(self) -> None:
-        """Carries out the batches that come on the control line, until the driver closes it."""
-        try:
-            self._line.accept(self._settings.timeout)
-            while (packed := self._line.receive()) is not None:
-                self._line.send(self.execute(packed))
-        finally:
-            self._line.close()
+    def serve(self, team: tuple[int, ...], leader: tuple[str, int]) -> None:
+        """Carries out the batches that come on the control line, until the driver closes it.
 
-    def execute(self, packed: bytes | bytearray) -> bytes:
-        """Carries out a batch. Only infrastructure errors are raised; a program's own go back in the reply.
-
-        After such an error the session is over: batches that were on their way are passed over.
+        `team`: the ranks that are reached through the first of them, this one among them; `leader`: where that one is called.
         """
-        rank = self._settings.rank
-        if self._over:
-            return pack_reply(Reply(rank))
+        line = self._open_line(team, leader)
         try:
-            reply = drive(self._worker.carry_out(unpack_messages(packed)), rank, self._group.run)
+            while (batch := line.receive()) is not None:
+                line.answer(*self._carry_out(batch))
+        finally:
+            line.close()
+
+    def _open_line(self, team: tuple[int, ...], leader: tuple[str, int]) -> WorkerEnd:
+        settings = self._settings
+        first, *others = team
+        if settings.rank == first and others:
+            callers = self._listener.accept({DRIVER, *(rank + 1 for rank in others)}, settings.timeout)
+            return LeaderEnd(callers[DRIVER], [callers[rank + 1] for rank in others])
+        above = None if settings.rank == first else call(leader, settings.secret, settings.rank + 1, settings.timeout)
+        return WorkerEnd(self._listener.accept({DRIVER}, settings.timeout)[DRIVER], above)
+
+    def execute(self, head: bytes, data: bytes | None) -> bytes:
+        """Carries out a batch that came as a call of Ray's, and gives its count and its report, if there is one."""
+        last_run, sent, collectives, report = self._carry_out((head, data))
+        count = Count(1, -1 if last_run is None else last_run, sent, collectives, report is not None)
+        return count.pack() + (report or b"")
+
+    def _carry_out(self, batch: Batch) -> tuple[int | None, int, int, bytes | None]:
+        """Gives the batch's last run, the bytes sent and exchanges done so far, and what there is to report.
+
+        Only infrastructure errors are raised; a program's own are reported. After such an error the session is over:
+        batches that were on their way are passed over.
+        """
+        rank, group = self._settings.rank, self._group
+        if self._over:
+            return None, group.bytes_sent, group.collectives, None
+        try:
+            reply = drive(self._worker.carry_out(unpack_messages(*batch)), rank, group.run)
         except BaseException:
             self._over = True
             raise
-        return pack_reply(replace(reply, sent=self._group.bytes_sent, collectives=self._group.collectives))
+        told = reply.failures or reply.returned or reply.fetched
+        report = pack_reply(replace(reply, last_run=None)) if told else None
+        return reply.last_run, group.bytes_sent, group.collectives, report
 
     @ray.method(concurrency_group=CONTROL)
     def ping(self) -> int:
@@ -154,39 +176,46 @@ def _split(packed: bytes | bytearray) -> tuple[Any, list[np.ndarray]]:
     return pickle.loads(view[_LENGTH.size : end]), wire.unpack_arrays(view[end:]) if end < len(packed) else []
 
 
-def pack_messages(batches: Sequence[list[Message]]) -> list[bytes]:
-    """Gives each worker's batch as bytes; a batch without data that is the same for all is pickled once."""
-    packed: list[bytes] = []
+def pack_messages(batches: Sequence[list[Message]]) -> tuple[list[bytes | None], dict[int, Buffer]]:
+    """Gives each worker's head, None for an empty batch, and the data of those that have some.
+
+    A head that is the same for all workers is pickled once, and is one object.
+    """
+    heads: list[bytes | None] = []
+    data: dict[int, Buffer] = {}
+    first: list[Message] = []
     same: bytes | None = None
-    for batch in batches:
-        arrays: list[np.ndarray] = []
-        plain: list[Message] = []
-        for message in batch:
-            if type(message) is Put and message.array is not None:
-                plain.append(Put(message.slot, Packed(len(arrays))))  # type: ignore[arg-type]  # see Packed
-                arrays.append(message.array)
-            else:
-                plain.append(message)
+    simple = False  # the first batch puts nothing: most batches, and worth a short way
+    for rank, batch in enumerate(batches):
+        if simple and batch == first:
+            heads.append(same)
+            continue
+        arrays = [m.array for m in batch if type(m) is Put and m.array is not None]
         if arrays:
-            packed.append(_joined(plain, arrays))
-        elif same is not None and _alike(batch, batches[0]):
-            packed.append(same)
+            data[rank] = wire.pack_arrays(arrays)
+            places = iter(range(len(arrays)))
+            batch = [
+                Put(m.slot, Packed(next(places))) if type(m) is Put and m.array is not None else m  # type: ignore[arg-type]
+                for m in batch
+            ]
+        if not batch:
+            heads.append(None)
+        elif same is not None and batch == first:
+            heads.append(same)
         else:
-            packed.append(_joined(plain, []))
-            if batch is batches[0]:
-                same = packed[-1]
-    return packed
+            heads.append(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL))
+            if same is None:
+                first, same = batch, heads[-1]
+                simple = all(type(message) is not Put for message in batch)
+    return heads, data
 
 
-def _alike(batch: list[Message], other: list[Message]) -> bool:
-    return len(batch) == len(other) and all(a is b for a, b in zip(batch, other))
-
-
-def unpack_messages(packed: bytes | bytearray) -> list[Message]:
-    """Puts the arrays back into a batch, as arrays of this process: off Ray's buffer, into our own memory."""
-    messages, arrays = _split(packed)
-    if not arrays:
+def unpack_messages(head: bytes, data: Buffer | None) -> list[Message]:
+    """Puts the arrays back into a batch, as arrays of this process: off the received buffer, into our own memory."""
+    messages = pickle.loads(head) if head else []
+    if data is None:
         return messages
+    arrays = wire.unpack_arrays(memoryview(data))
     return [
         Put(m.slot, np.array(arrays[m.array.index])) if type(m) is Put and type(m.array) is Packed else m
         for m in messages

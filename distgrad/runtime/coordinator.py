@@ -469,7 +469,8 @@ class Coordinator:
     def _take(self, replies: list[Reply]) -> None:
         for reply in replies:
             self.stats.collectives = max(self.stats.collectives, reply.collectives)
-            self._sent[reply.rank] = reply.sent
+            if reply.sent is not None:
+                self._sent[reply.rank] = reply.sent
             for failure in reply.failures:
                 self.lost.note(failure)
             for sequence, values in reply.returned:
@@ -483,6 +484,8 @@ class Coordinator:
                     parts[reply.rank] = value
             if reply.last_run is not None:
                 self._finished[reply.rank] = reply.last_run
+                for rank in reply.others:
+                    self._finished[rank] = reply.last_run
         done = min(self._finished)
         while self.lost.runs and next(iter(self.lost.runs)) <= done:
             self.lost.runs.popitem(last=False)

@@ -119,18 +119,19 @@ Message = Define | Forget | Run | Keep | Again | Release | Put | Free | Fetch
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a worker answers to one batch.
+    """What a worker answers, to one batch or to several.
 
     `failures` began on this worker; `returned` holds per run (sequence) the values that go back with it; `fetched` per
-    request the array, the description or the `Failure`; `sent` and `collectives`
-    count the bytes this worker has sent to others and the exchanges it took part in so far; `last_run` is the sequence of
-    the batch's last run.
+    request the array, the description or the `Failure`. `last_run` is the sequence of the last run that this worker and
+    `others` have carried out, None for no news of it; `sent` and `collectives` count the bytes they have sent, all
+    together, and the exchanges they took part in so far.
     """
 
     rank: int
     failures: tuple[Failure, ...] = ()
     returned: tuple[tuple[int, tuple[Any, ...]], ...] = ()
     fetched: tuple[tuple[int, Any], ...] = ()
-    sent: int = 0
+    sent: int | None = None
     collectives: int = 0
     last_run: int | None = None
+    others: tuple[int, ...] = ()

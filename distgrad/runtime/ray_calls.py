@@ -6,8 +6,10 @@ It has the face of `line.DriverEnd`; what Ray raises goes to `broken`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from distgrad.runtime.line import COUNT_BYTES, Buffer, Count
 
 _TAKE_FROM = 4  # answers are taken together when there are this many, unless somebody waits
 
@@ -28,9 +30,13 @@ class Calls:
         """How many batches each worker has not answered."""
         return [len(refs) for refs in self._refs]
 
-    def send(self, rank: int, packed: bytes) -> None:
-        """Sends a batch; does not wait."""
-        self._refs[rank].append(self._execute[rank].remote(packed))
+    def send(self, heads: Sequence[bytes | None], data: Mapping[int, Buffer]) -> None:
+        """Sends each rank its batch, if it has one; does not wait."""
+        for rank, head in enumerate(heads):
+            if head is not None:
+                beside = data.get(rank)
+                own = None if beside is None else bytes(beside)
+                self._refs[rank].append(self._execute[rank].remote(head, own))
 
     def poll(self, seconds: float) -> bool:
         """Waits up to `seconds` for an answer; says whether one is there to be taken."""
@@ -42,8 +48,8 @@ class Calls:
         self._ready = ray.wait(heads, num_returns=len(heads), timeout=seconds)[0] if heads else []
         return bool(self._ready)
 
-    def take(self) -> list[tuple[int, bytes]]:
-        """Gives the answers that poll has found, with their ranks."""
+    def take(self) -> list[tuple[tuple[int, ...], Count | bytes]]:
+        """Gives the answers that poll has found: a rank and its report, then its count."""
         import ray
 
         ready, self._ready = self._ready, []
@@ -55,7 +61,13 @@ class Calls:
             found = [self._answer(ref, owners[ref]) for ref in ready]  # raises, and says whose answer it was
         for ref in ready:
             self._refs[owners[ref]].popleft()
-        return [(owners[ref], data) for ref, data in zip(ready, found)]
+        answers: list[tuple[tuple[int, ...], Count | bytes]] = []
+        for ref, answer in zip(ready, found):
+            ranks = (owners[ref],)
+            if len(answer) > COUNT_BYTES:
+                answers.append((ranks, answer[COUNT_BYTES :]))
+            answers.append((ranks, Count.unpack(answer[: COUNT_BYTES])))
+        return answers
 
     def _answer(self, ref: Any, rank: int) -> bytes:
         import ray

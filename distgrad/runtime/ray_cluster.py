@@ -26,10 +26,11 @@ from distgrad.errors import (
     WorkerLostError,
 )
 from distgrad.kernels import compiled
+from distgrad.runtime import relay
 from distgrad.runtime.actor import CONTROL, Identity, Settings, WorkerActor, pack_messages, unpack_reply
 from distgrad.runtime.guard import start_time
 from distgrad.runtime.interrupts import uninterrupted
-from distgrad.runtime.line import DriverEnd
+from distgrad.runtime.line import Count, DriverEnd
 from distgrad.runtime.messages import Message, Reply
 from distgrad.runtime.ray_address import reach_ray
 from distgrad.runtime.ray_calls import Calls
@@ -171,9 +172,7 @@ class RayGroup:
         """Sends one batch to each worker that has one; waits only for room in a worker's socket."""
         self._require_ray()
         assert self._lines is not None
-        for rank, (batch, packed) in enumerate(zip(batches, pack_messages(batches))):
-            if batch:
-                self._lines.send(rank, packed)
+        self._lines.send(*pack_messages(batches))
 
     def wait(self) -> None:
         """Returns when an answer has come, or none is awaited.
@@ -193,10 +192,18 @@ class RayGroup:
         """
         assert self._lines is not None
         self._lines.poll(0)
-        found = self._lines.take()
-        for rank, _ in found:
-            self._pings.pop(rank, None)
-        return [unpack_reply(data) for _, data in found]
+        found: list[Reply] = []
+        for ranks, answer in self._lines.take():
+            for rank in ranks:
+                self._pings.pop(rank, None)
+            if isinstance(answer, Count):
+                last_run = None if answer.last_run < 0 else answer.last_run
+                found.append(
+                    Reply(ranks[0], sent=answer.sent, collectives=answer.collectives, last_run=last_run, others=ranks[1:])
+                )
+            else:
+                found.append(unpack_reply(answer))
+        return found
 
     def _require_ray(self) -> None:
         import ray
@@ -214,9 +221,15 @@ class RayGroup:
         if ray.util.client.ray.is_connected():
             self._lines = Calls(self._actors, self.timeout, self._broken_call)
             return
-        serving = [actor.serve.remote() for actor in self._actors]
+        teams = teams_of([i.node_id for i in self._identities])
+        serving: list[Any] = [None] * self.world_size
+        for team in teams:
+            for rank in team:
+                serving[rank] = self._actors[rank].serve.remote(team, self._identities[team[0]].line)
         try:
-            self._lines = DriverEnd([i.line for i in self._identities], secret, self._broken_line, self._look_now_and_then)
+            self._lines = DriverEnd(
+                [i.line for i in self._identities], secret, self._broken_line, self._look_now_and_then, teams
+            )
         except OSError as error:
             raise ClusterError(
                 f"init: the workers' ports cannot be reached from this driver ({error}); open the cluster's network to "
@@ -372,6 +385,15 @@ class RayGroup:
                         os.kill(identity.pid, signal.SIGKILL)
                 patience = deadline
             time.sleep(0.01)
+
+
+def teams_of(nodes: Sequence[str], least: int | None = None) -> list[tuple[int, ...]]:
+    """Gives the ranks that are reached together: those of a node, from `least` on (`relay.WORKERS`), else each by itself."""
+    by_node: dict[str, list[int]] = {}
+    for rank, node in enumerate(nodes):
+        by_node.setdefault(node, []).append(rank)
+    least = relay.WORKERS if least is None else least
+    return [team for ranks in by_node.values() for team in ([tuple(ranks)] if len(ranks) >= least else [(r,) for r in ranks])]
 
 
 def cpu_share(cpus: Sequence[float], workers: int) -> float:
