@@ -160,8 +160,8 @@ def bucketed(instructions: list[Instruction]) -> list[Instruction]:
         slices = [i for i in waiting if _sliced(i)]
         wholes = [i for i in waiting if not _sliced(i)]
         if slices:
-            workers = len(slices[0].out_specs[0].placement.offsets) - 1
-            if (workers - 1) * sum(i.in_specs[0].meta.nbytes for i in wholes) <= ALONG_BYTES:
+            others = len(slices[0].out_specs[0].placement.offsets) - 2  # type: ignore[union-attr]  # a Shard
+            if others * sum(i.in_specs[0].meta.nbytes for i in wholes) <= ALONG_BYTES:
                 slices, wholes = waiting, []
         for group in (wholes, slices):
             if group:

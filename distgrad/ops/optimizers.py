@@ -16,7 +16,7 @@ import numpy as np
 
 from distgrad.kernels.compiled import takes
 from distgrad.meta import TensorMeta
-from distgrad.op import MetaResult, Op, Row
+from distgrad.op import MetaResult, Op, Row, exchanging
 
 _BLOCK = 16_384  # elements: the operands of a block stay in the nearest cache
 
@@ -81,7 +81,8 @@ def _in_slices(
     """
     from distgrad.runtime import slices
 
-    rank, outs = context.rank, [None] * (count * (1 + states))
+    rank = context.rank
+    outs: list[Any] = [None] * (count * (1 + states))
     offsets = [spec.placement.offsets for spec in context.ins[count : 2 * count]]
     failed: Exception | None = None
     for i in range(count):
@@ -171,23 +172,25 @@ def _momentum(
         np.add(p, (g + momentum * b_out if nesterov else b_out) * rate, out=p_out)
 
 
+@exchanging(gathers=True, reuses=True)
 def adam_in_slices(context: Any, *values: Any, **attrs: Any) -> Generator[Any, Any, Any]:
     """Makes an Adam step of this rank's rows."""
     return (yield from _in_slices(_adam, 2, context, values, **attrs))
 
 
+@exchanging(gathers=True, reuses=True)
 def sgd_in_slices(context: Any, *values: Any, **attrs: Any) -> Generator[Any, Any, Any]:
     """Makes a plain gradient step of this rank's rows."""
     return (yield from _in_slices(_sgd, 0, context, values, **attrs))
 
 
+@exchanging(gathers=True, reuses=True)
 def momentum_in_slices(context: Any, *values: Any, **attrs: Any) -> Generator[Any, Any, Any]:
     """Makes a step with momentum of this rank's rows."""
     return (yield from _in_slices(_momentum, 1, context, values, **attrs))
 
 
 def _op(name: str, step: Callable[..., None], through: Any, states: int, numbers: int) -> Op:
-    through.reuses = True
     rows = _rows(through, states)
     return Op(name, _kernel(step, states), meta=_meta(states, numbers), inputs="*", rows=rows, reuses=True)
 

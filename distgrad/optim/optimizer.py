@@ -358,6 +358,8 @@ def _is_complex(value: Any) -> bool:
 
 SLICED_ELEMENTS = 1 << 18  # a step of fewer parameters is over sooner than one more exchange
 
+_SURPLUS_ELEMENTS = 1 << 14
+
 
 def steps_together(
     op: Op, members: Sequence[Sequence[Tensor]], next_numbers: Callable[[Tensor], tuple[float, ...]], **attrs: Any
@@ -421,19 +423,40 @@ def _in_slices(members: Sequence[Sequence[Tensor]]) -> set[int]:
         ):
             continue
         already = any(map(_by_rows, held))
-        if already or session.shard_optimizer or _by_rows(gradient._now().spec.placement) or _unreduced(gradient) is not None:
-            found[position] = already or bool(session.shard_optimizer)
+        if already or session.shard_optimizer:
+            found[position] = True
+        elif _even(meta, session.world_size) and (
+            _by_rows(gradient._now().spec.placement) or _unreduced(gradient) is not None
+        ):
+            found[position] = False
             size += meta.size
     return {position for position, must in found.items() if must or size >= SLICED_ELEMENTS}
+
+
+def _even(meta: Any, world_size: int) -> bool:
+    """Says whether the largest share of the rows is about as large as the others."""
+    rows = meta.shape[0]
+    surplus = (-rows % world_size) * meta.size / rows
+    return surplus <= max(_SURPLUS_ELEMENTS, meta.size / 32)
 
 
 def _by_rows(placement: Any) -> bool:
     return isinstance(placement, Shard) and placement.dim == 0
 
 
-def _gradient_readers(gradient: Tensor) -> int:
-    node = gradient._node
-    return sys.getrefcount(node)
+def _references(gradient: Any) -> int:
+    return sys.getrefcount(gradient._node)
+
+
+class _Lone:
+    """Stands for a gradient that is held by its tensor and its call alone, to measure what `_references` gives."""
+
+    def __init__(self) -> None:
+        self._node = object()
+        self.outputs = (self._node,)
+
+
+_ALONE = _references(_Lone())
 
 
 def _unreduced(gradient: Tensor) -> Any:
@@ -442,9 +465,7 @@ def _unreduced(gradient: Tensor) -> Any:
     if call is None or call.plan.op.name != "redistribute" or gradient._view is not None or gradient._fn is not None:
         return None
     source = call.inputs[0]
-    # Its tensor, its call, the name in the function that counts, and getrefcount's own argument.
-    alone = source.spec.placement is SUM and _gradient_readers(gradient) <= 4
-    return source if alone else None
+    return source if source.spec.placement is SUM and _references(gradient) <= _ALONE else None
 
 
 def _keep_slices(gradients: Sequence[Tensor], parts: Sequence[Any], call: Any) -> None:

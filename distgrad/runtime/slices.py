@@ -24,7 +24,7 @@ from distgrad.runtime.collectives import (
     reduction_of,
 )
 
-FRAME_BYTES = 8 << 20
+FRAME_BYTES = 4 << 20
 """Bytes that a rank sends to all others in one round, at most about; they wait in memory until they are read."""
 
 Rounds = Generator[Exchange, Received, list[np.ndarray]]
