@@ -47,9 +47,10 @@ def _rows(through: Callable[..., Any], states: int) -> Callable[..., Iterable[Ro
 
 
 def _kernel(step: Callable[..., None], states: int) -> Callable[..., Any]:
-    """Makes a kernel over all parameters of `step(gradient, ins, outs, numbers, **attrs)` on flat arrays.
+    """Makes a kernel over all parameters of `step(compiled, gradient, ins, outs, numbers, **attrs)` on flat arrays.
 
-    `ins` are a parameter and its states, `outs` where they go: the same memory where `reuse` allows it for all of them.
+    `compiled` says which loop to take, by the size of the whole parameter. `ins` are a parameter and its states, `outs`
+    where they go: the same memory where `reuse` allows it for all of them.
     """
 
     def kernel(*values: Any, count: int, reuse: Sequence[bool] = (), sliced: bool = False, **attrs: Any) -> Any:
@@ -64,7 +65,7 @@ def _kernel(step: Callable[..., None], states: int) -> Callable[..., Any]:
                 made = [np.empty(value.shape, value.dtype) for value in ins]
             flat = [np.ascontiguousarray(value).reshape(-1) for value in (values[count + i], *ins)]
             targets = flat[1:] if made is ins else [value.reshape(-1) for value in made]
-            step(flat[0], flat[1:], targets, tuple(map(flat[0].dtype.type, numbers)), **attrs)
+            step(takes(flat[0]), flat[0], flat[1:], targets, tuple(map(flat[0].dtype.type, numbers)), **attrs)
             outs[i::count] = made
         return outs[0] if len(outs) == 1 else tuple(outs)  # an op of one output gives it alone
 
@@ -98,7 +99,8 @@ def _in_slices(
         targets = own if made is ins else [value.reshape(-1) for value in (made[0][start:stop], *made[1:])]
         gradient = np.ascontiguousarray(values[count + i]).reshape(-1)
         try:
-            step(gradient, own, targets, tuple(map(gradient.dtype.type, values[count * (2 + states) :])), **attrs)
+            numbers = tuple(map(gradient.dtype.type, values[count * (2 + states) :]))
+            step(takes(ins[0]), gradient, own, targets, numbers, **attrs)
         except Exception as error:
             failed = error
     yield from slices.all_gather_all(rank, context.world_size, outs[:count], offsets)
@@ -107,17 +109,14 @@ def _in_slices(
     return outs[0] if len(outs) == 1 else tuple(outs)
 
 
-def _run(name: str, gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], *rest: Any) -> bool:
-    """Runs the compiled loop of that name; gives False, and does nothing, where numpy has to do it."""
-    if not takes(gradient):
-        return False
+def _run(name: str, gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], *rest: Any) -> None:
+    """Runs the compiled loop of that name."""
     from distgrad.kernels import optimizer_loops
 
     if outs[0] is ins[0]:
         getattr(optimizer_loops, f"{name}_in_place")(ins[0], gradient, *ins[1:], *rest)
     else:
         getattr(optimizer_loops, name)(ins[0], gradient, *ins[1:], *outs, *rest)
-    return True
 
 
 def _blocks(*arrays: np.ndarray) -> Iterable[list[np.ndarray]]:
@@ -125,9 +124,12 @@ def _blocks(*arrays: np.ndarray) -> Iterable[list[np.ndarray]]:
         yield [a[start : start + _BLOCK] for a in arrays]
 
 
-def _adam(gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], numbers: tuple[Any, ...]) -> None:
+def _adam(
+    compiled: bool, gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], numbers: tuple[Any, ...]
+) -> None:
     """p *= keep; g += decay*p; m = beta1*m + rest1*g; v = beta2*v + rest2*g*g; p += rate * m / (sqrt(v)/root + eps)."""
-    if _run("adam", gradient, ins, outs, *numbers):
+    if compiled:
+        _run("adam", gradient, ins, outs, *numbers)
         return
     keep, decay, beta1, rest1, beta2, rest2, root, eps, rate = numbers
     for g, p, m, v, p_out, m_out, v_out in _blocks(gradient, *ins, *outs):
@@ -148,9 +150,12 @@ def _adam(gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], n
         p_out += square
 
 
-def _sgd(gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], numbers: tuple[Any, ...]) -> None:
+def _sgd(
+    compiled: bool, gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], numbers: tuple[Any, ...]
+) -> None:
     """p += rate * (g + decay*p)."""
-    if _run("sgd", gradient, ins, outs, *numbers):
+    if compiled:
+        _run("sgd", gradient, ins, outs, *numbers)
         return
     decay, rate = numbers
     for g, p, p_out in _blocks(gradient, *ins, *outs):
@@ -158,10 +163,12 @@ def _sgd(gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], nu
 
 
 def _momentum(
-    gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], numbers: tuple[Any, ...], *, nesterov: bool
+    compiled: bool, gradient: np.ndarray, ins: list[np.ndarray], outs: list[np.ndarray], numbers: tuple[Any, ...],
+    *, nesterov: bool,
 ) -> None:
     """g += decay*p; b = momentum*b + rest*g; p += rate * (g + momentum*b if nesterov else b)."""
-    if _run("momentum", gradient, ins, outs, *numbers, nesterov):
+    if compiled:
+        _run("momentum", gradient, ins, outs, *numbers, nesterov)
         return
     decay, momentum, rest, rate = numbers
     for g, p, b, p_out, b_out in _blocks(gradient, *ins, *outs):
