@@ -122,6 +122,7 @@ class Session(Protocol):
     """What recording needs of a session; the runtime provides it."""
 
     world_size: int
+    shard_optimizer: bool | None
 
     def record(self, plan: Plan, inputs: list[Any]) -> tuple[Node, ...]: ...
 

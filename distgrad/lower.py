@@ -1,7 +1,7 @@
-"""Lowers live calls to a program: shares equal redistributions, buckets all-reduces, frees dead registers.
+"""Lowers live calls to a program: shares equal redistributions, buckets reductions, frees dead registers.
 
-Invariant: instruction order is recording order except that an all-reduce may wait until somebody needs its result, so
-the same recording always gives the same program and the same collectives in the same order on every worker.
+Invariant: instruction order is recording order except that a reduction stands where its bucket is full or somebody needs
+its result, so the same recording always gives the same program and the same collectives in the same order on every worker.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any
 from distgrad.graph import Call, Node
 from distgrad.op import OPS
 from distgrad.ops.bucket import bucket
-from distgrad.placement import REPLICATE, Partial, Spec
+from distgrad.placement import REPLICATE, Partial, Shard, Spec
 from distgrad.program import Instruction, Program, check, with_frees
 
 BUCKET_BYTES = 25 << 20
 FIRST_BUCKET_BYTES = 1 << 20  # a small first bucket gets the exchange going early
+ALONG_BYTES = 1024  # whole values of no more are sent to all workers along with the slices of others
 
 
 class Recorded:
@@ -108,7 +109,15 @@ def lower(recorded: Recorded, *, buckets: bool = True) -> Program:
                 count += 1
             register = moved[(register, REPLICATE)]
         outputs.append(register)
-    instructions = [one for i, instruction in enumerate(instructions) for one in (instruction, *after.get(i, ()))]
+    early = set()  # what is reduced to slices need not be whole for longer than it takes to fill a bucket
+    for instruction in instructions:
+        if _reduces(instruction) and _sliced(instruction):
+            after.setdefault(made[instruction.ins[0]], []).append(instruction)
+            early.add(instruction.outs[0])
+    instructions = [
+        one for i, instruction in enumerate(instructions)
+        for one in (*(() if instruction.outs and instruction.outs[0] in early else (instruction,)), *after.get(i, ()))
+    ]
     if buckets:
         instructions = bucketed(instructions)
     program = Program(
@@ -127,8 +136,20 @@ def _reduction(register: int, out: int, spec: Spec, call: int) -> Instruction:
                        (final_spec(spec),), call=call)
 
 
+def _reduces(instruction: Instruction) -> bool:
+    """Says whether an instruction is a reduction that may share a bucket: to whole values, or to rows of the first dim."""
+    if instruction.op.name != "redistribute" or not isinstance(instruction.in_specs[0].placement, Partial):
+        return False
+    return instruction.out_specs[0].placement is REPLICATE or _sliced(instruction)
+
+
+def _sliced(instruction: Instruction) -> bool:
+    target = instruction.out_specs[0].placement
+    return isinstance(target, Shard) and target.dim == 0 and instruction.in_specs[0].placement.reduce == "sum"
+
+
 def bucketed(instructions: list[Instruction]) -> list[Instruction]:
-    """Joins all-reduces of one dtype into buckets; each goes where its last part or first reader is."""
+    """Joins reductions of one dtype into buckets; each goes where its last part or first reader is."""
     result: list[Instruction] = []
     waiting: list[Instruction] = []
     size = 0
@@ -136,38 +157,47 @@ def bucketed(instructions: list[Instruction]) -> list[Instruction]:
 
     def close() -> None:
         nonlocal waiting, size
-        if len(waiting) == 1:
-            result.append(waiting[0])
-        elif waiting:
-            result.append(
-                Instruction(
-                    bucket,
-                    {"reduce": waiting[0].in_specs[0].placement.reduce},
-                    None,
-                    tuple(i.ins[0] for i in waiting),
-                    tuple(i.outs[0] for i in waiting),
-                    tuple(i.in_specs[0] for i in waiting),
-                    tuple(i.out_specs[0] for i in waiting),
-                    call=waiting[0].call,
-                )
-            )
+        slices = [i for i in waiting if _sliced(i)]
+        wholes = [i for i in waiting if not _sliced(i)]
+        if slices:
+            others = len(slices[0].out_specs[0].placement.offsets) - 2  # type: ignore[union-attr]  # a Shard
+            if others * sum(i.in_specs[0].meta.nbytes for i in wholes) <= ALONG_BYTES:
+                slices, wholes = waiting, []
+        for group in (wholes, slices):
+            if group:
+                result.append(_joined(group))
         waiting, size = [], 0
 
     for instruction in instructions:
         if any(w.outs[0] in instruction.ins for w in waiting):
             close()
-        if instruction.op.name == "redistribute" and isinstance(instruction.in_specs[0].placement, Partial) \
-                and instruction.out_specs[0].placement is REPLICATE:
+        if _reduces(instruction):
             spec = instruction.in_specs[0]
             if waiting and (spec.meta.dtype is not waiting[0].in_specs[0].meta.dtype
                             or spec.placement is not waiting[0].in_specs[0].placement):
                 close()
             waiting.append(instruction)
             size += spec.meta.nbytes
-            if size >= limit:
+            if size >= (BUCKET_BYTES if any(map(_sliced, waiting)) else limit):
                 close()
                 limit = BUCKET_BYTES
             continue
         result.append(instruction)
     close()
     return result
+
+
+def _joined(group: list[Instruction]) -> Instruction:
+    """Gives the bucket of reductions; a single one stays what it is."""
+    if len(group) == 1:
+        return group[0]
+    return Instruction(
+        bucket,
+        {"reduce": group[0].in_specs[0].placement.reduce},
+        None,
+        tuple(i.ins[0] for i in group),
+        tuple(i.outs[0] for i in group),
+        tuple(i.in_specs[0] for i in group),
+        tuple(i.out_specs[0] for i in group),
+        call=group[0].call,
+    )

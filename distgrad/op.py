@@ -46,12 +46,16 @@ class Row(NamedTuple):
     through: Callable[..., Any] | None = None
 
 
-def exchanging(*, moves: float = 1.0, stays: int | None = None, in_turn: int | None = None) -> Callable[[Any], Any]:
+def exchanging(
+    *, moves: float = 1.0, stays: int | None = None, in_turn: int | None = None, gathers: bool = False, reuses: bool = False
+) -> Callable[[Any], Any]:
     """Marks a kernel that exchanges rows: `moves`, about which part of its rows; `stays`, the input of which none move;
-    `in_turn`, the input whose blocks every worker gets one after the other, never all at once."""
+    `in_turn`, the input whose blocks every worker gets one after the other, never all at once; `gathers`, that the rows
+    of whole outputs move, and nothing else. `reuses`: it takes `reuse`, as a kernel of an op that reuses memory does."""
 
     def mark(kernel: Any) -> Any:
         kernel.moves, kernel.stays, kernel.in_turn = moves, stays, in_turn
+        kernel.gathers, kernel.reuses = gathers, reuses
         return kernel
 
     return mark
@@ -65,6 +69,8 @@ def exchange_bytes(through: Any, ins: Sequence[Any], outs: Sequence[Any], world_
     turning = getattr(through, "in_turn", None)
     if turning is not None:
         return float(ins[turning][0].nbytes * (1 - 1 / world_size))
+    if getattr(through, "gathers", False):
+        return sum(m.nbytes for m, dim in outs if dim is None) * (1 - 1 / world_size)
     stays = getattr(through, "stays", None)
     given = sum(m.nbytes for i, (m, dim) in enumerate(ins) if dim is not None and i != stays) / world_size
     made = sum(m.nbytes / world_size if dim is not None else m.nbytes * (world_size - 1.0) for m, dim in outs)

@@ -78,6 +78,8 @@ def plan_sharded(
             cost += _operations(metas, outs) * (1 - 1 / world_size) / _OPERATIONS_PER_BYTE
         if attrs.get("sharded") is not None:
             cost += outs[0].nbytes
+        if attrs.get("sliced"):  # an optimizer says that each worker is to have a slice
+            cost = float("inf")
         best = (cost, None, targets, (REPLICATE,) * len(outs))
     for row in rows:
         placed = place_row(row, specs, outs, world_size)

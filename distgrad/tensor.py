@@ -301,7 +301,9 @@ class Tensor(_Base):
         return self._retains
 
     def _accumulate(self, g: Tensor) -> None:
-        placement = self._now().spec.placement
+        placement = (self if self.grad is None else self.grad)._now().spec.placement
+        if not isinstance(placement, Shard):
+            placement = self._now().spec.placement
         current = g._now().spec.placement
         if current is not None and current is not placement:
             g = _redistribute(g, placement=placement if placement is not None else REPLICATE)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from distgrad.errors import CollectiveTimeout, GroupAborted, WireError, WorkerLostError
-from distgrad.runtime import collectives, taking, tcp
+from distgrad.runtime import collectives, slices, taking, tcp
 from distgrad.runtime.collectives import Exchange, run_lockstep
 from distgrad.runtime.shared_memory import process_start_time
 from distgrad.runtime.transport import Group
@@ -144,6 +144,14 @@ def battery(rank, world_size):
         if axis == 0 and shape[0]:
             index = rng.integers(0, shape[0], 9)
             yield taking.take_rows(rank, world_size, block, offsets, index, out)
+    for dtype, rows in [*itertools.product(dtypes, [5]), (np.float32, 700_000)]:
+        shapes, offsets = [(rows, 3), (4,), ()], [cuts(rows), cuts(4), None]
+        arrays = [[np.asarray(rng.integers(0, 2, s)).astype(dtype) for s in shapes] for _ in range(world_size)]
+        yield slices.reduce_scatter_all(rank, world_size, arrays[rank], offsets)
+        wholes = [a.copy() for a in arrays[0][:2]]
+        for array, cut in zip(wholes, offsets, strict=False):
+            array[: cut[rank]] = array[cut[rank + 1] :] = 0
+        yield slices.all_gather_all(rank, world_size, wholes, offsets[:2])
 
 
 def digest(result):

@@ -114,10 +114,11 @@ def _bytes(spec: Spec, rank: int) -> int:
 
 
 def _base(program: Program, rank: int) -> tuple[int, int] | None:
-    """Gives the first row and the number of rows of the largest sharded input."""
+    """Gives the first row and the number of rows of the largest sharded input that is not read by exchanges alone."""
     best: tuple[int, tuple[int, int]] | None = None
-    for spec in program.inputs:
-        if isinstance(spec.placement, Shard):
+    read = {register for instruction in program.instructions if not instruction.exchanges for register in instruction.ins}
+    for register, spec in enumerate(program.inputs):
+        if isinstance(spec.placement, Shard) and register in read:
             start, stop = spec.placement.block(rank)
             size = _bytes(spec, rank)
             if stop - start > 1 and size and (best is None or size > best[0]):

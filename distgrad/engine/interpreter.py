@@ -69,7 +69,7 @@ class _Step:
         self.ins, self.outs, self.free = instruction.ins, instruction.outs, instruction.free
         self.bucket = op.name == "bucket"
         self.single = len(instruction.outs) == 1 and not self.bucket
-        self.reuses = op.reuses and instruction.through is None
+        self.reuses = op.reuses if instruction.through is None else getattr(instruction.through, "reuses", False)
         self.into = _overwritable(instruction, rank) if isinstance(op.kernel, np.ufunc) and self.single else ()
         self.context = Context(rank, world_size, instruction.in_specs, instruction.out_specs)
         if (instruction.through is not None or op.collective) and not self.generator:

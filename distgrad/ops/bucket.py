@@ -1,4 +1,7 @@
-"""The bucket: one all-reduce of many gradients. Only the lowering makes it; it is never called by users."""
+"""The bucket: one reduction of many gradients. Only the lowering makes it; it is never called by users.
+
+Invariant: each value comes out as its output spec says, whole on every worker or cut along the first dim.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.op import MetaResult, Op
+from distgrad.placement import Shard
 
 
 def _meta(*inputs: Any, reduce: str) -> MetaResult:
@@ -18,11 +22,14 @@ def _kernel(
     context: Any, *arrays: np.ndarray, reduce: str, reuse: Sequence[bool] = ()
 ) -> Generator[Any, Any, tuple[np.ndarray, ...]]:
     """Reduces all arrays at once, over the memory of those that nobody needs afterwards (`reuse`)."""
-    from distgrad.runtime import collectives
+    from distgrad.runtime import collectives, slices
 
     if context.world_size == 1:
         return arrays
     whole = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arrays]
+    offsets = [spec.placement.offsets if isinstance(spec.placement, Shard) else None for spec in context.outs]
+    if any(cuts is not None for cuts in offsets):
+        return tuple((yield from slices.reduce_scatter_all(context.rank, context.world_size, whole, offsets, reduce)))
     # A contiguous copy is ours anyway.
     out = [
         w if w is not a or (reuse and reuse[i]) else np.empty(a.shape, a.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -17,7 +18,7 @@ import distgrad as dg
 from distgrad import graph
 from distgrad.changes import structure
 from distgrad.op import Op
-from distgrad.placement import REPLICATE
+from distgrad.placement import REPLICATE, SUM, Shard
 from distgrad.tensor import Tensor
 from distgrad.utils.hooks import RemovableHandle
 from distgrad.warn import warn_user
@@ -360,6 +361,11 @@ def _is_complex(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_complex()
 
 
+SLICED_ELEMENTS = 1 << 18  # a step of fewer parameters is over sooner than one more exchange
+
+_SURPLUS_ELEMENTS = 1 << 14
+
+
 class StepNumbers:
     """The numbers of an optimizer op, asked for again at every replay of a compiled step."""
 
@@ -400,9 +406,13 @@ def steps_together(
     `members`: (parameter, gradient, *states), all of one shape, which are changed in place; the optimizer has the states
     under `names`. `numbers` gives the op's numbers for a step count, which is 0 unless steps are `counted` in the state;
     a compiled step asks it again at every replay.
+
+    Where it pays, each worker makes the step of its own rows only: gradients are reduced to these rows, states are kept as
+    these rows, and what is sent is what reducing whole gradients sends. `grad` and states are `Shard(0)` then.
     """
     batches: dict[Any, list[Sequence[Tensor]]] = {}
     known: dict[float, tuple[float, ...]] = {}
+    slices = _in_slices(members)
     for position, tensors in enumerate(members):
         step = 0.0
         if counted:
@@ -410,22 +420,109 @@ def steps_together(
             step = state["step"] = state["step"] + 1
         if step not in known:
             known[step] = numbers(step)
-        placements = {t._now().spec.placement for t in (tensors[0], *tensors[2:])}
-        alone = not placements <= {None, REPLICATE}
-        batches.setdefault((step, tensors[0].dtype, position if alone else None), []).append(tensors)
-    for (step, _, _), batch in batches.items():
-        columns = list(zip(*batch))
-        results = op(*chain.from_iterable(columns), *known[step], count=len(batch), **attrs)
+        alone = position not in slices and any(
+            t._now().spec.placement not in (None, REPLICATE) for t in (tensors[0], *tensors[2:])
+        )
+        key = (step, tensors[0].dtype, position if alone else None, position in slices)
+        batches.setdefault(key, []).append(tensors)
+    for (step, _, _, sliced), batch in batches.items():
+        count = len(batch)
+        parameters, gradients, *states = zip(*batch)
+        if sliced:
+            parts = [_unreduced(gradient) for gradient in gradients]
+            given = [g if part is None else Tensor._from_node(part) for g, part in zip(gradients, parts)]
+            results = op(*parameters, *given, *chain(*states), *known[step], count=count, sliced=True, **attrs)
+        else:
+            results = op(*parameters, *gradients, *chain(*states), *known[step], count=count, **attrs)
         if graph.recorder[0] is not None:
             graph.recorder[0].live(StepNumbers(optimizer, batch, names, counted, numbers), group, _LIVE)
         if type(results) is not tuple:
             results = (results,)
-        targets = chain(columns[0], *columns[2:])
-        for target, value in zip(targets, results):
+        if sliced:
+            _keep_slices(gradients, parts, results[0]._node.call)
+            for state, value in zip(chain(*states), results[count:]):
+                state._rebind(value)
+            results = results[:count]
+        for target, value in zip(chain(parameters, *states), results):
             target._assign(value)
 
 
 _LIVE = frozenset(("lr", "betas", "eps", "weight_decay", "momentum", "dampening"))  # what `numbers` above takes in
+
+
+def _in_slices(members: Sequence[Sequence[Tensor]]) -> set[int]:
+    """Gives the positions of the members whose rows are to be shared out among the workers.
+
+    These are parameters that every worker holds whole, whose gradient nobody has asked for as a whole yet, so that all it
+    takes is to reduce it to rows; and those whose states are rows already.
+    """
+    session = graph.session()
+    if session is None or session.world_size == 1 or session.shard_optimizer is False:
+        return set()
+    found: dict[int, bool] = {}
+    size = 0
+    for position, (parameter, gradient, *states) in enumerate(members):
+        meta = parameter._now().spec.meta
+        held = [state._now().spec.placement for state in states]
+        if (
+            parameter._now().spec.placement not in (None, REPLICATE) or not meta.shape
+            or meta.shape[0] < session.world_size or not all(p in (None, REPLICATE) or _by_rows(p) for p in held)
+        ):
+            continue
+        already = any(map(_by_rows, held))
+        if already or session.shard_optimizer:
+            found[position] = True
+        elif _even(meta, session.world_size) and (
+            _by_rows(gradient._now().spec.placement) or _unreduced(gradient) is not None
+        ):
+            found[position] = False
+            size += meta.size
+    return {position for position, must in found.items() if must or size >= SLICED_ELEMENTS}
+
+
+def _even(meta: Any, world_size: int) -> bool:
+    """Says whether the largest share of the rows is about as large as the others."""
+    rows = meta.shape[0]
+    surplus = (-rows % world_size) * meta.size / rows
+    return surplus <= max(_SURPLUS_ELEMENTS, meta.size / 32)
+
+
+def _by_rows(placement: Any) -> bool:
+    return isinstance(placement, Shard) and placement.dim == 0
+
+
+def _references(gradient: Any) -> int:
+    return sys.getrefcount(gradient._node)
+
+
+class _Lone:
+    """Stands for a gradient that is held by its tensor and its call alone, to measure what `_references` gives."""
+
+    def __init__(self) -> None:
+        self._node = object()
+        self.outputs = (self._node,)
+
+
+_ALONE = _references(_Lone())
+
+
+def _unreduced(gradient: Tensor) -> Any:
+    """Gives the sum over workers that a gradient is about to be reduced from, when nobody but `grad` holds the whole."""
+    call = gradient._node.call
+    if call is None or call.plan.op.name != "redistribute" or gradient._view is not None or gradient._fn is not None:
+        return None
+    source = call.inputs[0]
+    return source if source.spec.placement is SUM and _references(gradient) <= _ALONE else None
+
+
+def _keep_slices(gradients: Sequence[Tensor], parts: Sequence[Any], call: Any) -> None:
+    """Makes gradients the rows that were reduced for the step of `call`: the same values, gathered when they are read."""
+    if call is None:  # it was sent at once, and they with it
+        return
+    inputs = call.inputs[len(gradients) : 2 * len(gradients)]
+    for gradient, part, node in zip(gradients, parts, inputs):
+        if part is not None:
+            gradient._node = node
 
 
 def compiled_step(group: dict[str, Any], pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:

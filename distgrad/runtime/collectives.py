@@ -257,7 +257,7 @@ _BOOL_UFUNCS: dict[str, np.ufunc] = {
 _HALF_DTYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
-def _reduction(op: str, reduce: str, dtype: np.dtype) -> np.ufunc:
+def reduction_of(op: str, reduce: str, dtype: np.dtype) -> np.ufunc:
     """Returns the ufunc of a reduction by name, refusing what has no meaning."""
     if reduce not in _UFUNCS:
         raise ValueError(f"{op}: unknown reduction {reduce!r}; use one of {', '.join(map(repr, _UFUNCS))}")
@@ -337,7 +337,7 @@ def all_reduce(
             raise TypeError(
                 f"all_reduce: a bucket has one dtype, got {dtype} and {array.dtype}; use one bucket per dtype"
             )
-    ufunc = _reduction("all_reduce", reduce, dtype)
+    ufunc = reduction_of("all_reduce", reduce, dtype)
     if out is not None and [(a.shape, a.dtype) for a in arrays] != [(a.shape, a.dtype) for a in out]:
         raise ValueError(
             f"all_reduce: out must match the bucket, got {[(a.shape, str(a.dtype)) for a in out]} for "
@@ -422,7 +422,7 @@ def reduce_scatter(
     The reduction is that of `all_reduce`: rank order, NaN wins in max and min, halves accumulate in float32.
     """
     check_offsets("reduce_scatter", offsets, world_size, array.shape[axis])
-    ufunc = _reduction("reduce_scatter", reduce, array.dtype)
+    ufunc = reduction_of("reduce_scatter", reduce, array.dtype)
     mine = np.ascontiguousarray(_rows(array, axis, offsets[rank], offsets[rank + 1]))
     send: list[Payload | None] = [
         _rows(array, axis, offsets[d], offsets[d + 1]) if d != rank else None for d in range(world_size)

@@ -41,10 +41,13 @@ PUT_BYTES = 8 << 20  # data waiting for the next batch before it is sent at once
 class Coordinator:
     """The running session's graph and its way to the workers."""
 
-    def __init__(self, backend: Backend, *, shard_threshold: int, steps_ahead: int = 8) -> None:
+    def __init__(
+        self, backend: Backend, *, shard_threshold: int, shard_optimizer: bool | None = None, steps_ahead: int = 8
+    ) -> None:
         self.backend = backend
         self.world_size = backend.world_size
         self.shard_threshold = shard_threshold
+        self.shard_optimizer = shard_optimizer
         self.steps_ahead = steps_ahead
         self.stats = Stats()
         self.pending: list[Call] = []

@@ -85,6 +85,7 @@ def init(
     timeout: float | None = None,
     force_network: bool | None = None,
     memory_per_worker: int | None = None,
+    shard_optimizer: bool | None = None,
 ) -> Session:
     """Starts the session: from now on large data is sharded over workers and parameters live on each of them.
 
@@ -100,6 +101,10 @@ def init(
         memory_per_worker: bytes of tensor data that a worker may hold at a time. Programs that need more run over their
             rows in blocks, forward and backward, where operations work row by row; what is kept (parameters, data,
             gradients) must fit by itself.
+        shard_optimizer: whether each worker updates, and keeps the optimizer's state of, its own rows of the parameters
+            only; the results are the same. None (default): SGD, Adam and AdamW do so in steps of many parameters where it
+            moves no more bytes. True: also of few parameters, and where gradients were read, or clipped, before the
+            step, although that moves half as many bytes again. False: never.
         force_network: exchange over sockets also on one node. Environment: DISTGRAD_FORCE_NETWORK=1.
 
     Raises:
@@ -127,6 +132,8 @@ def init(
         isinstance(memory_per_worker, bool) or not isinstance(memory_per_worker, int) or memory_per_worker < 1
     ):
         raise ValueError(f"init: memory_per_worker must be a number of bytes, 1 or more, got {memory_per_worker!r}")
+    if shard_optimizer not in (None, True, False):
+        raise TypeError(f"init: shard_optimizer must be True, False or None, got {shard_optimizer!r}")
     if force_network is None:
         force_network = os.environ.get("DISTGRAD_FORCE_NETWORK", "0") not in ("", "0")
     backend: Any
@@ -145,7 +152,7 @@ def init(
         atexit.register(shutdown)
     from distgrad.runtime.coordinator import Coordinator  # here: importing distgrad stays quick
 
-    coordinator = Coordinator(backend, shard_threshold=threshold)
+    coordinator = Coordinator(backend, shard_threshold=threshold, shard_optimizer=shard_optimizer)
     session = Session(coordinator, local=local_mode)
     _running[:] = [session]
     graph.set_session(coordinator)
