@@ -43,10 +43,14 @@ class Plan:
         self.uid = next(_plan_ids)
 
 
+LATEST = 1 << 62
+
+
 class Slot:
     """A value on the workers. When the last node lets go of it, it is queued to be freed; nothing is sent.
 
-    `run` is the sequence of the run that computes it (-1: data), `program` and `output` which output of which program.
+    `run` is the sequence of the run that computes it (-1: data, `LATEST`: the latest one), `program` and `output` which
+    output of which program.
     """
 
     __slots__ = ("__weakref__", "id", "output", "program", "run")

@@ -403,8 +403,7 @@ class Tensor(_Base):
     def __contains__(self, element: Any) -> bool:
         return bool((self == element).any())  # type: ignore[attr-defined]  # attached in methods.py
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         from distgrad.functions.display import represent

@@ -12,6 +12,7 @@ import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from operator import is_
 from typing import Any
 
 import distgrad as dg
@@ -372,27 +373,23 @@ class StepNumbers:
     def __init__(self, optimizer: Optimizer, batch: Sequence[Sequence[Tensor]], names: Sequence[str], counted: bool,
                  numbers: Callable[[float], tuple[float, ...]]) -> None:
         self._optimizer, self._numbers, self._counted = optimizer, numbers, counted
-        self._rows = [
-            (tensors[0], optimizer.state[tensors[0]], list(zip(names, tensors[2:]))) for tensors in batch
-        ] if names or counted else []
+        self._parameters = [tensors[0] for tensors in batch] if names or counted else []
+        self._states = [optimizer.state[parameter] for parameter in self._parameters]
+        self._columns = [(name, [tensors[2 + i] for tensors in batch]) for i, name in enumerate(names)]
 
     def ready(self) -> bool:
         """Says whether the states are those that were recorded, and all parameters have taken as many steps."""
-        states = self._optimizer.state
-        steps = set()
-        for parameter, state, tensors in self._rows:
-            if states.get(parameter) is not state:
+        if not all(map(is_, map(self._optimizer.state.get, self._parameters), self._states)):
+            return False
+        for name, tensors in self._columns:
+            if not all(map(is_, [state[name] for state in self._states], tensors)):
                 return False
-            for name, tensor in tensors:
-                if state[name] is not tensor:
-                    return False
-            steps.add(state.get("step"))
-        return len(steps) <= 1
+        return not self._counted or len({state["step"] for state in self._states}) == 1
 
     def next(self) -> tuple[float, ...]:
         """Counts a step of every parameter and gives the numbers of that step."""
         step = 0.0
-        for _, state, _ in self._rows if self._counted else ():
+        for state in self._states if self._counted else ():
             step = state["step"] = state["step"] + 1
         return self._numbers(step)
 

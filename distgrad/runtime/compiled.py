@@ -49,7 +49,8 @@ class Trace:
         self.modes = -1  # `changes.modes` when these were looked at last
         self.watched: list[tuple[dict[str, Any], list[Any], dict[str, Any]]] = []  # groups of optimizers: what they had
         self.arguments: list[tuple[int, Any]] = []  # those that must be this very tensor
-        self.leaves: list[tuple[Any, bool]] = []  # tensors that are inputs, and whether they required a gradient
+        self.leaves: list[Any] = []  # tensors that are inputs
+        self.needs_grad: list[bool] = []  # whether they required a gradient
         self.inputs: list[tuple[int, Any, Spec]] = []  # position among the arguments or -1, the tensor, its spec
         self.specs: list[Spec] = []  # of the outputs
         self.actions: list[list[tuple[str, Any]]] = []  # what holds each output
@@ -88,9 +89,8 @@ class Trace:
             if any(module.training is not training for module, training in self.ran):
                 return False
             self.modes = modes[0]
-        for holder, needs_grad in self.leaves:
-            if holder._needs_grad is not needs_grad:
-                return False
+        if [holder._needs_grad for holder in self.leaves] != self.needs_grad:
+            return False
         for group, parameters, known in self.watched:
             if len(parameters) != len(group["params"]) or not all(map(operator.is_, parameters, group["params"])):
                 return False
@@ -323,7 +323,8 @@ def _finish(recorder: Recorder, result: Any) -> None:
             return
         trace.inputs.append((place, holder if place < 0 else None, node.spec))
         if place < 0 and holder is not None:
-            trace.leaves.append((holder, holder._needs_grad))
+            trace.leaves.append(holder)
+            trace.needs_grad.append(holder._needs_grad)
     actions: dict[int, list[tuple[str, Any]]] = {id(node): [] for node in recorder.outputs}
     changed = {id(t): t for reference in recorder.changed if (t := reference()) is not None}
     before = {id(gradient) for _, gradient in trace.gradients}

@@ -18,7 +18,7 @@ import numpy as np
 from distgrad import graph
 from distgrad.engine.interpreter import Failure
 from distgrad.errors import DistgradError, GroupAborted, InfrastructureError, SessionError, WireError
-from distgrad.graph import Call, Node, Plan, Slot, Slots
+from distgrad.graph import LATEST, Call, Node, Plan, Slot, Slots
 from distgrad.lower import Recorded, final_spec, lower
 from distgrad.op import OPS
 from distgrad.ops.collective import block_of
@@ -31,7 +31,7 @@ from distgrad.runtime.lost import Lost, Returned, Sent
 from distgrad.runtime.messages import Again, Define, Fetch, Forget, Free, Message, Put, Release, Reply, Run
 from distgrad.runtime.sites import user_site
 
-_TOGETHER = 4  # repetitions of a step that one batch may carry
+_TOGETHER = 8  # repetitions of a step that one batch may carry
 _UNDER_WAY = 2  # unanswered batches that keep the workers busy meanwhile
 PENDING_LIMIT = 5_000  # recorded calls before a flush happens by itself
 PROGRAM_LIMIT = 512  # programs kept on the workers
@@ -60,6 +60,7 @@ class Coordinator:
         self.ended: list[int] = []  # kept runs whose owner is gone
         self._program_ids = itertools.count()
         self._sequence = itertools.count()
+        self._latest = -1  # the sequence of the run that was sent last
         self._outbox: list[list[Message]] = [[] for _ in range(self.world_size)]
         self._outbox_bytes = 0
         self._read: dict[int, dict[int, None]] = {}  # outputs of one element that were read, by program
@@ -238,7 +239,7 @@ class Coordinator:
         sites: list[Any], forget: Any,
     ) -> None:
         """Sends a run of a program; `forget` lets go of nodes that only the recording refers to."""
-        sequence = next(self._sequence)
+        sequence = self._latest = next(self._sequence)
         slots = tuple(node.slot.id for node in inputs)  # type: ignore[union-attr]  # inputs are materialized
         del inputs
         positions = tuple(self._read.get(program_id, ()))
@@ -292,6 +293,7 @@ class Coordinator:
     ) -> tuple[int, tuple[int, ...]]:
         """Books a repetition of a kept run (`runtime.steady`); gives its sequence and the slots of its new outputs."""
         sequence, run = next(self._sequence), kept.run
+        self._latest = sequence
         slots = []
         for position, _ in kept.fresh:
             slot = outputs[position].slot = self._slots.new(sequence, run.program, position)
@@ -411,7 +413,8 @@ class Coordinator:
         assert slot is not None
         if cached is not None:
             # A worker whose part failed tells of it in its own answer: a value may be read when all have answered.
-            self._wait(lambda: cached.value is not None and min(self._finished) >= slot.run)
+            run = self._run_of(slot)
+            self._wait(lambda: cached.value is not None and min(self._finished) >= run)
             return self.lost.checked(slot, cached.value).copy()
         whole = not isinstance(node.spec.placement, Shard)
         if whole and node.spec.meta.size == 1 and slot.run >= 0:  # next time it comes back with its run, from worker 0
@@ -426,6 +429,10 @@ class Coordinator:
             return value.copy() if self.backend.in_process or not value.flags.writeable else value
         blocks = [parts[r].reshape(spec.local_shape(r)) for r in range(self.world_size)]
         return np.concatenate(blocks, axis=spec.placement.dim)
+
+    def _run_of(self, slot: Slot) -> int:
+        """Gives the run after which a slot's value is there."""
+        return self._latest if slot.run == LATEST else slot.run
 
     def describe(self, node: Node) -> list[Any]:
         """Gives what each worker says about an opaque value."""
@@ -444,7 +451,8 @@ class Coordinator:
             self._fetched[request] = parts
             with uninterrupted():
                 self._send()
-            self._wait(lambda: len(parts) == len(ranks) and min(self._finished) >= slot.run)
+            run = self._run_of(slot)
+            self._wait(lambda: len(parts) == len(ranks) and min(self._finished) >= run)
         finally:
             self._fetched.pop(request, None)
         for part in parts.values():

@@ -11,7 +11,7 @@ import weakref
 from sys import getrefcount
 from typing import Any
 
-from distgrad.graph import Node
+from distgrad.graph import LATEST, Node
 from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.messages import Again, Keep, Run
 
@@ -78,6 +78,10 @@ class Steady:
         found.tensors, found.gradients = tensors, gradients
         found.fixed = [entry for entry in fixed if id(entry[1]) not in changed]
         found.arguments, found.fresh = arguments, fresh
+        for _, node in tensors:
+            node.slot.run = LATEST  # type: ignore[union-attr]  # it has one
+        for _, _, node in gradients:
+            node.slot.run = LATEST  # type: ignore[union-attr]
         found.outputs = [None if slot < 0 else node for slot, node in zip(made, outputs)]
         return found
 
@@ -115,14 +119,13 @@ class Steady:
             node.home = session
         with uninterrupted():
             sequence, slots = session.begin_again(self, given, tuple(numbers), made)
-            for tensor, node in self.tensors:
+            for tensor, _ in self.tensors:
                 tensor._version += 1
-                if tensor._clock is not None:
-                    tensor._clock[0] += 1
-                node.slot.run = sequence  # type: ignore[union-attr]  # it has one
-            for tensor, gradient, node in self.gradients:
+                clock = tensor._clock
+                if clock is not None:
+                    clock[0] += 1
+            for tensor, gradient, _ in self.gradients:
                 tensor._grad = gradient
-                node.slot.run = sequence  # type: ignore[union-attr]
             places = tuple(node.slot.id for node in given)  # type: ignore[union-attr]
             session.send_again(Again(sequence, self.number, tuple(numbers), places, slots))
         session.hold_back()
