@@ -29,6 +29,7 @@ from distgrad.runtime.backend import Backend, Stats
 from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.messages import Define, Fetch, Forget, Free, Message, Put, Reply, Run
 from distgrad.runtime.sites import user_site, where
+from distgrad.warn import warn_user
 
 PENDING_LIMIT = 5_000  # recorded calls before a flush happens by itself
 PROGRAM_LIMIT = 512  # programs kept on the workers
@@ -79,6 +80,7 @@ class Coordinator:
         self._fetched: dict[int, dict[int, Any]] = {}
         self._failures: OrderedDict[tuple[int, int], str] = OrderedDict()
         self.raised: set[tuple[int, int]] = set()
+        self._notices: list[str] = []  # warnings from workers
         self._finished = [-1] * self.world_size  # the last run each worker has answered
         self._read_early = False  # a value was read since the last optimizer step
         self._early_steps = 0  # optimizer steps in a row before which that was so
@@ -291,6 +293,8 @@ class Coordinator:
         except DistgradError as error:
             self._break(error)
             raise
+        while self._notices:  # what was taken is whole by now: a filter may turn warnings into errors
+            warn_user(self._notices.pop(), RuntimeWarning)
 
     def _program(self, recorded: Recorded) -> tuple[int, Program]:
         known = self._programs.get(recorded.key)
@@ -420,6 +424,10 @@ class Coordinator:
             self._sent[reply.rank] = reply.sent
             for failure in reply.failures:
                 self._note(failure)
+            for notice in reply.notices:
+                sent = self._runs.get(notice.sequence)
+                line = "" if sent is None else f"; recorded at {where(sent.sites[notice.call])}"
+                self._notices.append(notice.message + line)
             for sequence, values in reply.returned:
                 for holder, value in zip(self._runs[sequence].returned, values):
                     holder.value = value

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.engine.interpreter import Failure
+from distgrad.engine.needs import Notice
 from distgrad.program import Program
 
 
@@ -79,7 +80,7 @@ class Reply:
     `failures` began on this worker; `returned` holds per run (sequence) the values that go back with it; `fetched` per
     request the array, the description or the `Failure`; `sent` and `collectives`
     count the bytes this worker has sent to others and the exchanges it took part in so far; `last_run` is the sequence of
-    the batch's last run.
+    the batch's last run; `notices` tell of limits that are not kept.
     """
 
     rank: int
@@ -89,3 +90,4 @@ class Reply:
     sent: int = 0
     collectives: int = 0
     last_run: int | None = None
+    notices: tuple[Notice, ...] = ()
