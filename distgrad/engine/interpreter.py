@@ -182,11 +182,12 @@ class _Blocks:
                         join = self.sums.get(register)
                         if join is None:
                             continue
+                        part = inner[register]
                         if block:
-                            join(sums[register], inner[register], out=sums[register])
+                            join(sums[register], part, out=sums[register])
                         else:
-                            sums[register] = inner[register] if _owned(inner, register) else inner[register].copy()
-                        inner[register] = None
+                            sums[register] = part if _owned(inner, register) else part.copy()
+                        inner[register] = part = None
                 for register, dim, scale, _, _ in self.crossing:
                     block_of(whole[register], dim, first * scale, end * scale)[...] = inner[register]
         except Exception:  # in one piece it fails again, and then says where

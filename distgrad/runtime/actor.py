@@ -27,6 +27,8 @@ from distgrad.runtime.worker import Worker, drive
 
 CONTROL = "control"  # the concurrency group of what answers while a batch runs
 _LENGTH = struct.Struct("<Q")
+IN_PLACE = 0.9  # of a batch's bytes that large arrays are, for them to stay where they were received
+LARGE = 8 << 20  # bytes; smaller ones are copied, as memory of their own can be written over
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ class WorkerActor:
         try:
             self._line.accept(self._settings.timeout)
             while (packed := self._line.receive()) is not None:
-                self._line.send(self.execute(packed))
+                answer = self.execute(packed)
+                del packed  # it may be large, and the next one is long in coming
+                self._line.send(answer)
         finally:
             self._line.close()
 
@@ -142,8 +146,10 @@ class WorkerActor:
 
 def _joined(value: Any, arrays: list[np.ndarray]) -> bytes:
     head = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    data = (memoryview(wire.pack_arrays(arrays)),) if arrays else ()
-    return b"".join((_LENGTH.pack(len(head)), head, *data))
+    if not arrays:
+        return b"".join((_LENGTH.pack(len(head)), head))
+    head += bytes(-(_LENGTH.size + len(head)) % wire.ALIGNMENT)  # after the pickle's end, which is marked
+    return b"".join((_LENGTH.pack(len(head)), head, memoryview(wire.pack_arrays(arrays))))
 
 
 def _split(packed: bytes | bytearray) -> tuple[Any, list[np.ndarray]]:
@@ -183,14 +189,25 @@ def _alike(batch: list[Message], other: list[Message]) -> bool:
 
 
 def unpack_messages(packed: bytes | bytearray) -> list[Message]:
-    """Puts the arrays back into a batch, as arrays of this process: off Ray's buffer, into our own memory."""
+    """Puts the arrays back into a batch: copied, or where they are when large ones are nearly all of it."""
     messages, arrays = _split(packed)
     if not arrays:
         return messages
+    large = sum(a.nbytes for a in arrays if a.nbytes >= LARGE) >= IN_PLACE * len(packed)
+    memory = packed if large and isinstance(packed, bytearray) else None
     return [
-        Put(m.slot, np.array(arrays[m.array.index])) if type(m) is Put and type(m.array) is Packed else m
+        Put(m.slot, _taken(arrays[m.array.index], memory)) if type(m) is Put and type(m.array) is Packed else m
         for m in messages
     ]
+
+
+def _taken(array: np.ndarray, memory: bytearray | None) -> np.ndarray:
+    """Gives an array of this process: a copy, or a large one in the memory it was received in."""
+    if memory is None or array.nbytes < LARGE:
+        return np.array(array)
+    start = array.__array_interface__["data"][0] - np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
+    found = np.ndarray(array.shape, array.dtype, memory, start)
+    return found if found.flags.carray else np.array(array)
 
 
 def pack_reply(reply: Reply) -> bytes:
