@@ -12,6 +12,7 @@ import pytest
 
 import distgrad as dg
 from distgrad import graph, nn
+from distgrad.engine import blocks
 from distgrad.errors import RemoteOpError
 from distgrad.ops import optimizers
 from distgrad.optim import optimizer as optimizer_module
@@ -260,8 +261,10 @@ def test_compiled_step_replays():
     both(scenario, 2)
 
 
-def test_rows_in_blocks_under_a_limit_of_memory():
+@pytest.mark.filterwarnings("ignore:memory_per_worker")
+def test_rows_in_blocks_under_a_limit_of_memory(monkeypatch):
     """The rows that are cut are the data's, not those of the states; how many blocks depends on what else is kept."""
+    monkeypatch.setattr(blocks, "LEAST_BLOCK", 1 << 10)  # as small as the tensors here
     found = []
     for sliced in (False, True):
         with init(2, sliced, memory_per_worker=70_000):

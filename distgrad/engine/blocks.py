@@ -9,17 +9,19 @@ the kernels what a rank's rows are, so whatever is right on any number of worker
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from distgrad.engine import needs
+from distgrad.engine.needs import bytes_of, is_sharded
 from distgrad.placement import Partial, Replicate, Shard, Spec
 from distgrad.program import Instruction, Program, with_frees
 
 CACHE_BYTES = 4 << 20  # what a block may take: it stays in the last cache, and starting its instructions costs little
 LEAST_BYTES = 32 << 20  # a segment that touches less is done sooner than cut
 LEAST_ROWS = 256  # fewer make matrix products slow
+LEAST_BLOCK = 1 << 20  # bytes of a block's values where nothing smaller would keep a limit either
 _USER = ("map_call", "map_results")  # a user's function sees all rows of its worker
 
 
@@ -36,10 +38,6 @@ class Segment:
     offsets: tuple[int, ...]
     inputs: tuple[tuple[int, int, int], ...]
     crossing: tuple[tuple[int, Spec], ...]
-
-
-def _sharded(spec: Any) -> bool:
-    return not isinstance(spec, type) and isinstance(spec.placement, Shard)
 
 
 class _Rows:
@@ -62,25 +60,39 @@ class _Rows:
         if instruction.exchanges or instruction.through is not None or op.name in _USER:
             return False
         specs = [s for s in (*instruction.in_specs, *instruction.out_specs) if not isinstance(s, type)]
-        if not any(map(_sharded, specs)) or any(_sharded(s) and not self.scale(s) for s in specs):
+        if not any(map(is_sharded, specs)) or any(is_sharded(s) and not self.scale(s) for s in specs):
             return False
         if any(isinstance(s.placement, Partial) for s in instruction.in_specs if not isinstance(s, type)):
             return False
         if any(isinstance(s.placement, Replicate) for s in instruction.out_specs):
             return False
         if op.name == "redistribute":
-            return _sharded(instruction.out_specs[0]) and isinstance(instruction.in_specs[0].placement, Replicate)
+            return is_sharded(instruction.out_specs[0]) and isinstance(instruction.in_specs[0].placement, Replicate)
         return not op.collective and not op.reuses
 
 
-def plan(program: Program, rank: int, memory: int | None = None) -> tuple[Program, list[Segment]]:
+def excess(
+    program: Program, segments: Sequence[Segment], rank: int, memory: int, ending: Collection[int]
+) -> tuple[int, int] | None:
+    """Gives where most bytes are needed, and how many, when that is more than `memory`."""
+    before, during = needs.timeline(program, rank, ending)
+    for segment in segments:
+        inside = program.instructions[segment.start : segment.stop]
+        need = needs.segment_needs(inside, {r for r, _ in segment.crossing}, rank)
+        longest = max(b - a for a, b in zip(segment.offsets, segment.offsets[1:]))
+        most = before[segment.start] + need.fixed + need.rows * longest // segment.rows
+        during[segment.start : segment.stop] = [most] + [0] * (len(inside) - 1)
+    position = max(range(len(during)), key=during.__getitem__, default=0)
+    return (position, during[position]) if during and during[position] > memory else None
+
+
+def plan(
+    program: Program, rank: int, memory: int | None = None, ending: Collection[int] = ()
+) -> tuple[Program, list[Segment]]:
     """Gives the program in an order in which segments stand together, and the segments worth running in blocks.
 
-    `memory`: bytes that a rank's values may take at a time, beside what the program is given.
+    `memory`: bytes that what a run makes may take at a time, beside its inputs; `ending`: inputs that end with the run.
     """
-    if memory is not None:
-        specs = {r: s for i in program.instructions for r, s in zip(i.outs, i.out_specs)}
-        memory = max(memory - sum(_bytes(specs[r], rank) for r in program.outputs if r in specs), 0)
     base = _base(program, rank)
     if base is None:
         return program, []
@@ -93,6 +105,7 @@ def plan(program: Program, rank: int, memory: int | None = None) -> tuple[Progra
     if order is None:
         return program, []
     arranged = with_frees(replace(program, instructions=tuple(program.instructions[i] for i in order)))
+    before = needs.timeline(arranged, rank, ending)[0] if memory is not None else ()
     segments = []
     position = 0
     while position < len(order):
@@ -102,25 +115,27 @@ def plan(program: Program, rank: int, memory: int | None = None) -> tuple[Progra
         level, stop = levels[order[position]], position
         while stop < len(order) and local[order[stop]] and levels[order[stop]] == level:
             stop += 1
-        segment = _segment(arranged, rows, position, stop, memory)
+        left = None if memory is None else memory - before[position]
+        segment = _segment(arranged, rows, position, stop, left)
         if segment is not None:
             segments.append(segment)
         position = stop
     return (arranged, segments) if segments else (program, [])
 
 
-def _bytes(spec: Spec, rank: int) -> int:
-    return math.prod(spec.local_shape(rank)) * spec.meta.dtype.itemsize
-
-
 def _base(program: Program, rank: int) -> tuple[int, int] | None:
-    """Gives the first row and the number of rows of the largest sharded input that is not read by exchanges alone."""
+    """Gives the first row and the number of rows of the largest sharded input, or of what is made where none is.
+
+    What is read by exchanges alone does not count: the states of an optimizer that each worker has its own rows of.
+    """
     best: tuple[int, tuple[int, int]] | None = None
-    read = {register for instruction in program.instructions if not instruction.exchanges for register in instruction.ins}
-    for register, spec in enumerate(program.inputs):
-        if isinstance(spec.placement, Shard) and register in read:
+    computing = [instruction for instruction in program.instructions if not instruction.exchanges]
+    read = {register for instruction in computing for register in instruction.ins}
+    given = [spec for register, spec in enumerate(program.inputs) if register in read and is_sharded(spec)]
+    for spec in given or [spec for instruction in computing for spec in instruction.out_specs]:
+        if isinstance(spec.placement, Shard):
             start, stop = spec.placement.block(rank)
-            size = _bytes(spec, rank)
+            size = bytes_of(spec, rank)
             if stop - start > 1 and size and (best is None or size > best[0]):
                 best = size, (start, stop - start)
     return None if best is None else best[1]
@@ -174,36 +189,38 @@ def _segment(program: Program, rows: _Rows, start: int, stop: int, memory: int |
     reads: dict[int, int] = {}
     for instruction in inside:
         for register, spec in zip(instruction.ins, instruction.in_specs):
-            if _sharded(spec):
+            if is_sharded(spec):
                 reads[register] = reads.get(register, 0) + 1
                 if register not in made:
                     inputs[register] = (register, spec.placement.dim, rows.scale(spec))
-    specs = {r: s for i in inside for r, s in zip((*i.ins, *i.outs), (*i.in_specs, *i.out_specs)) if _sharded(s)}
-    touched = max(sum(_bytes(s, rows.rank) for s in specs.values()), 1)
-    values = sum(_bytes(s, rows.rank) for r, s in specs.items() if r in made)
+    outside = set(program.outputs) | {r for i in (*program.instructions[:start], *program.instructions[stop:]) for r in i.ins}
+    crossing = tuple((register, spec) for register, spec in made.items() if register in outside)
+    specs = {r: s for i in inside for r, s in zip((*i.ins, *i.outs), (*i.in_specs, *i.out_specs)) if is_sharded(s)}
+    touched = max(sum(bytes_of(s, rows.rank) for s in specs.values()), 1)
     again = any(count > 1 for r, count in reads.items() if r in inputs)
     sums = sum(s.meta.nbytes for s in made.values() if isinstance(s.placement, Partial))
-    if memory is not None and values > memory:
-        wanted = max(memory * rows.rows // values, 1)
-    elif touched >= LEAST_BYTES and (again or not LEAST_BYTES):
+    wanted = rows.rows
+    if touched >= LEAST_BYTES and (again or not LEAST_BYTES):
         # A block's part of a sum is added to the sum: no more of that than rows read.
         wanted = max(max(CACHE_BYTES, sums) * rows.rows // touched, LEAST_ROWS)
-    else:
-        return None
+    if memory is not None:
+        need = needs.segment_needs(inside, {register for register, _ in crossing}, rows.rank)
+        if need.fixed + need.rows > memory:
+            # Where the limit is not kept in any case, blocks as small as a part of the sums waste no time.
+            left = max(memory - need.fixed, LEAST_BLOCK, need.part)
+            wanted = min(wanted, max(left * rows.rows // max(need.rows, 1), 1))
     if rows.rows < 2 * wanted:
         return None
     count = -(-rows.rows // wanted)
     base, extra = divmod(rows.rows, count)
     offsets = tuple(b * base + min(b, extra) for b in range(count + 1))
-    outside = set(program.outputs) | {r for i in (*program.instructions[:start], *program.instructions[stop:]) for r in i.ins}
-    crossing = tuple((register, spec) for register, spec in made.items() if register in outside)
     return Segment(start, stop, rows.rows, offsets, tuple(inputs.values()), crossing)
 
 
 def block_instruction(instruction: Instruction, rank: int, segment: Segment, block: int) -> Instruction:
     """Gives an instruction for one block: to it the block is what rank 1 has of three."""
     def cut(spec: Any) -> Any:
-        if not _sharded(spec):
+        if not is_sharded(spec):
             return spec
         start, stop = spec.placement.block(rank)
         scale = (stop - start) // segment.rows

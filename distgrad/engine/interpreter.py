@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -143,18 +143,19 @@ class _Blocks:
     def __init__(self, program: Program, segment: blocks.Segment, rank: int, world_size: int) -> None:
         inside = program.instructions[segment.start : segment.stop]
         self.plain = [_Step(i, rank, world_size) for i in inside]
+        known: dict[tuple[int, int], _Step] = {}
         self.blocks = [
-            [_Step(blocks.block_instruction(i, rank, segment, block), 1, 3) for i in inside]
+            [_of_block(known, position, i, rank, segment, block) for position, i in enumerate(inside)]
             for block in range(len(segment.offsets) - 1)
         ]
         self.rank, self.offsets, self.inputs = rank, segment.offsets, segment.inputs
         made = {register for i in inside for register in i.outs}
         self.free = [r for i in inside for r in i.free if r not in made]
-        self.sums: list[tuple[int, np.ufunc]] = []
+        self.sums: dict[int, np.ufunc] = {}
         self.crossing: list[tuple[int, int, int, tuple[int, ...], np.dtype]] = []
         for register, spec in segment.crossing:
             if isinstance(spec.placement, Partial):
-                self.sums.append((register, _JOIN[spec.placement.reduce]))
+                self.sums[register] = _JOIN[spec.placement.reduce]
             else:
                 assert isinstance(spec.placement, Shard)
                 start, stop = spec.placement.block(rank)
@@ -177,14 +178,18 @@ class _Blocks:
                     inner[register] = block_of(registers[register], dim, first * scale, end * scale)
                 for step in steps:
                     step.run(inner)
+                    for register in step.outs:  # at once: a block's parts need not all be there at a time
+                        join = self.sums.get(register)
+                        if join is None:
+                            continue
+                        part = inner[register]
+                        if block:
+                            join(sums[register], part, out=sums[register])
+                        else:
+                            sums[register] = part if _owned(inner, register) else part.copy()
+                        inner[register] = part = None
                 for register, dim, scale, _, _ in self.crossing:
                     block_of(whole[register], dim, first * scale, end * scale)[...] = inner[register]
-                for register, join in self.sums:
-                    part = inner[register]
-                    if block:
-                        join(sums[register], part, out=sums[register])
-                    else:
-                        sums[register] = part if _owned(inner, register) else part.copy()
         except Exception:  # in one piece it fails again, and then says where
             return False
         for register, value in (*whole.items(), *sums.items()):
@@ -194,14 +199,35 @@ class _Blocks:
         return True
 
 
+def _of_block(
+    known: dict[tuple[int, int], _Step], position: int, instruction: Instruction, rank: int, segment: blocks.Segment, block: int
+) -> _Step:
+    """Gives the step of a block: that of another block as large, unless it depends on where the block is."""
+    size = segment.offsets[block + 1] - segment.offsets[block]
+    step = known.get((position, size))
+    placed = instruction.op.localize is not None or instruction.op.name == "redistribute"
+    if step is None or placed:
+        made = _Step(blocks.block_instruction(instruction, rank, segment, block), 1, 3)
+        if step is not None and step.attrs == made.attrs:
+            return step
+        step = known[position, size] = made
+    return step
+
+
 class Prepared:
-    """A program made ready for one rank. `memory`: bytes its values may take at a time, where rows can be cut."""
+    """A program made ready for one rank.
 
-    __slots__ = ("program", "steps")
+    `memory`: bytes that what a run makes may take at a time, where rows can be cut; `ending`: inputs that end with it.
+    """
 
-    def __init__(self, program: Program, rank: int, world_size: int, memory: int | None = None) -> None:
-        program, segments = blocks.plan(program, rank, memory)
-        self.program = program
+    __slots__ = ("memory", "program", "segments", "source", "steps")
+
+    def __init__(
+        self, program: Program, rank: int, world_size: int, memory: int | None = None, ending: Collection[int] = ()
+    ) -> None:
+        self.source, self.memory = program, memory
+        program, segments = blocks.plan(program, rank, memory, ending)
+        self.program, self.segments = program, segments
         self.steps: list[_Step | _Blocks] = []
         position = 0
         for segment in segments:

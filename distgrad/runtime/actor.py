@@ -28,6 +28,8 @@ from distgrad.runtime.worker import Worker, drive
 
 CONTROL = "control"  # the concurrency group of what answers while a batch runs
 _LENGTH = struct.Struct("<Q")
+IN_PLACE = 0.9  # of a batch's bytes that large arrays are, for them to stay where they were received
+LARGE = 8 << 20  # bytes; smaller ones are copied, as memory of their own can be written over
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,9 @@ class WorkerActor:
         line = self._open_line(team, leader)
         try:
             while (batch := line.receive()) is not None:
-                line.answer(*self._carry_out(batch))
+                answer = self._carry_out(batch)
+                del batch  # it may be large, and the next one is long in coming
+                line.answer(*answer)
         finally:
             line.close()
 
@@ -147,7 +151,7 @@ class WorkerActor:
         except BaseException:
             self._over = True
             raise
-        told = reply.failures or reply.returned or reply.fetched
+        told = reply.failures or reply.returned or reply.fetched or reply.notices
         report = pack_reply(replace(reply, last_run=None)) if told else None
         return reply.last_run, group.bytes_sent, group.collectives, report
 
@@ -164,8 +168,10 @@ class WorkerActor:
 
 def _joined(value: Any, arrays: list[np.ndarray]) -> bytes:
     head = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    data = (memoryview(wire.pack_arrays(arrays)),) if arrays else ()
-    return b"".join((_LENGTH.pack(len(head)), head, *data))
+    if not arrays:
+        return b"".join((_LENGTH.pack(len(head)), head))
+    head += bytes(-(_LENGTH.size + len(head)) % wire.ALIGNMENT)  # after the pickle's end, which is marked
+    return b"".join((_LENGTH.pack(len(head)), head, memoryview(wire.pack_arrays(arrays))))
 
 
 def _split(packed: bytes | bytearray) -> tuple[Any, list[np.ndarray]]:
@@ -216,10 +222,21 @@ def unpack_messages(head: bytes, data: Buffer | None) -> list[Message]:
     if data is None:
         return messages
     arrays = wire.unpack_arrays(memoryview(data))
+    large = sum(a.nbytes for a in arrays if a.nbytes >= LARGE) >= IN_PLACE * len(data)
+    memory = data if large and isinstance(data, bytearray) else None
     return [
-        Put(m.slot, np.array(arrays[m.array.index])) if type(m) is Put and type(m.array) is Packed else m
+        Put(m.slot, _taken(arrays[m.array.index], memory)) if type(m) is Put and type(m.array) is Packed else m
         for m in messages
     ]
+
+
+def _taken(array: np.ndarray, memory: bytearray | None) -> np.ndarray:
+    """Gives an array of this process: a copy, or a large one in the memory it was received in."""
+    if memory is None or array.nbytes < LARGE:
+        return np.array(array)
+    start = array.__array_interface__["data"][0] - np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
+    found = np.ndarray(array.shape, array.dtype, memory, start)
+    return found if found.flags.carray else np.array(array)
 
 
 def pack_reply(reply: Reply) -> bytes:

@@ -29,7 +29,8 @@ from distgrad.runtime.backend import Backend, Stats
 from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.lost import Lost, Returned, Sent
 from distgrad.runtime.messages import Again, Define, Fetch, Forget, Free, Message, Put, Release, Reply, Run
-from distgrad.runtime.sites import user_site
+from distgrad.runtime.sites import user_site, where
+from distgrad.warn import warn_user
 
 _TOGETHER = 8  # repetitions of a step that one batch may carry
 _UNDER_WAY = 2  # unanswered batches that keep the workers busy meanwhile
@@ -66,6 +67,7 @@ class Coordinator:
         self._read: dict[int, dict[int, None]] = {}  # outputs of one element that were read, by program
         self.lost = Lost(backend.world_size)
         self._fetched: dict[int, dict[int, Any]] = {}
+        self._notices: list[str] = []  # warnings from workers
         self._finished = [-1] * self.world_size  # the last run each worker has answered
         self._read_early = False  # a value was read since the last optimizer step
         self._early_steps = 0  # optimizer steps in a row before which that was so
@@ -341,6 +343,8 @@ class Coordinator:
         except DistgradError as error:
             self._break(error)
             raise
+        while self._notices:  # what was taken is whole by now: a filter may turn warnings into errors
+            warn_user(self._notices.pop(), RuntimeWarning)
 
     def _program(self, recorded: Recorded) -> tuple[int, Program]:
         known = self._programs.get(recorded.key)
@@ -484,6 +488,10 @@ class Coordinator:
                 self._sent[reply.rank] = reply.sent
             for failure in reply.failures:
                 self.lost.note(failure)
+            for notice in reply.notices:
+                sent = self.lost.runs.get(notice.sequence)
+                line = "" if sent is None else f"; recorded at {where(sent.sites[notice.call])}"
+                self._notices.append(notice.message + line)
             for sequence, values in reply.returned:
                 for holder, value in zip(self.lost.runs[sequence].returned, values):
                     holder.value = value

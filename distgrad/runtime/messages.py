@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.engine.interpreter import Failure
+from distgrad.engine.needs import Notice
 from distgrad.program import Program
 
 
@@ -124,7 +125,7 @@ class Reply:
     `failures` began on this worker; `returned` holds per run (sequence) the values that go back with it; `fetched` per
     request the array, the description or the `Failure`. `last_run` is the sequence of the last run that this worker and
     `others` have carried out, None for no news of it; `sent` and `collectives` count the bytes they have sent, all
-    together, and the exchanges they took part in so far.
+    together, and the exchanges they took part in so far; `notices` tell of limits that are not kept.
     """
 
     rank: int
@@ -135,3 +136,4 @@ class Reply:
     collectives: int = 0
     last_run: int | None = None
     others: tuple[int, ...] = ()
+    notices: tuple[Notice, ...] = ()

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.engine import interpreter
+from distgrad.engine import blocks, interpreter
 from distgrad.engine.interpreter import Failure, Prepared
+from distgrad.engine.needs import Notice, largest
 from distgrad.errors import GroupAborted, InfrastructureError, WireError
 from distgrad.runtime.messages import Again, Define, Fetch, Forget, Free, Keep, Message, Put, Release, Reply, Run
+
+MARGIN = 0.2  # of a limit: for kernels, exchanges, and what lies between arrays on the heap (measured: a tenth to a sixth)
 
 
 class Worker:
@@ -30,12 +33,15 @@ class Worker:
         failures: list[Failure] = []
         returned: list[tuple[int, tuple[Any, ...]]] = []
         fetched: list[tuple[int, Any]] = []
+        notices: list[Notice] = []
         last_run: int | None = None
         for message in messages:
             if isinstance(message, Again):
                 message = self._repeated(message)
             if isinstance(message, Run):
                 prepared = self.programs[message.program]
+                if self.memory is not None:
+                    prepared = self._within(message, prepared, notices)
                 last_run = message.sequence
                 inputs = [self.slots[slot] for slot in message.inputs]
                 for position in message.last:
@@ -54,7 +60,7 @@ class Worker:
             elif isinstance(message, Put):
                 self.slots[message.slot] = message.array
             elif isinstance(message, Define):
-                self.programs[message.program] = Prepared(message.body, self.rank, self.world_size, self._free_memory())
+                self.programs[message.program] = Prepared(message.body, self.rank, self.world_size)
             elif isinstance(message, Fetch):
                 value = self.slots[message.slot]
                 fetched.append((message.request, value.item().describe() if message.describe and type(value) is not Failure
@@ -67,7 +73,8 @@ class Worker:
             elif isinstance(message, Forget):
                 for program in message.programs:
                     self.programs.pop(program, None)
-        return Reply(self.rank, tuple(failures), tuple(returned), tuple(fetched), last_run=last_run)
+        return Reply(self.rank, tuple(failures), tuple(returned), tuple(fetched), last_run=last_run,
+                     notices=tuple(notices))
 
     def _repeated(self, again: Again) -> Run:
         """Gives the run that a message repeats, and lets go of what it will write."""
@@ -76,11 +83,31 @@ class Worker:
             self.slots.pop(slot, None)
         return kept.run.filled(again.sequence, again.numbers, again.given, again.made)
 
-    def _free_memory(self) -> int | None:
-        """Gives the bytes of the limit that values of other runs leave; None without a limit."""
-        if self.memory is None:
-            return None
-        return max(self.memory - sum(v.nbytes for v in self.slots.values() if type(v) is np.ndarray), 0)
+    def _within(self, run: Run, prepared: Prepared, notices: list[Notice]) -> Prepared:
+        """Gives a program cut so that what it makes fits beside the values that are here now.
+
+        It is cut when it is first run, and again when there is clearly less room than then.
+        """
+        assert self.memory is not None
+        held = sum(v.nbytes for v in self.slots.values() if type(v) is np.ndarray)
+        room = max(int(self.memory * (1 - MARGIN)) - held, 0)
+        if prepared.memory is not None and room >= prepared.memory - self.memory * MARGIN / 4:
+            return prepared
+        first = prepared.memory is None
+        prepared = Prepared(prepared.source, self.rank, self.world_size, room, run.last)
+        self.programs[run.program] = prepared
+        program = prepared.program
+        found = blocks.excess(program, prepared.segments, self.rank, max(self.memory - held, 0), run.last) if first else None
+        if found is not None:
+            position, needed = found
+            instruction = program.instructions[position]
+            names = largest(program, self.rank, position, run.last, prepared.segments)
+            notices.append(Notice(run.sequence, instruction.call, (
+                f"memory_per_worker: worker {self.rank} needs about {held + needed:,} bytes, more than the {self.memory:,} "
+                f"allowed: {held:,} for data and other values that are kept, {needed:,} more at {instruction.op.name}. "
+                f"Largest there: {names}. Rows are cut into blocks only between operations that need all of them"
+            )))
+        return prepared
 
 
 def drive(steps: Generator[Any, Any, Reply], rank: int, run: Callable[[Any], Any]) -> Reply:
