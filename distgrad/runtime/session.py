@@ -100,7 +100,8 @@ def init(
             DISTGRAD_TIMEOUT.
         memory_per_worker: bytes of tensor data that a worker may hold at a time. Programs that need more run over their
             rows in blocks, forward and backward, where operations work row by row; what is kept (parameters, data,
-            gradients) must fit by itself.
+            gradients) must fit by itself. A fifth is left for what lies between values. RuntimeWarning, with the line of
+            the operation, where the limit cannot be kept.
         shard_optimizer: whether each worker updates, and keeps the optimizer's state of, its own rows of the parameters
             only; the results are the same. None (default): SGD, Adam and AdamW do so in steps of many parameters where it
             moves no more bytes. True: also of few parameters, and where gradients were read, or clipped, before the
