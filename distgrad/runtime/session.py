@@ -97,9 +97,12 @@ def init(
             dim). Environment: DISTGRAD_SHARD_THRESHOLD.
         timeout: seconds that a worker may be silent, or keep others waiting at an exchange (default 60). Environment:
             DISTGRAD_TIMEOUT.
-        memory_per_worker: bytes of tensor data that a worker may hold at a time. Programs that need more run over their
-            rows in blocks, forward and backward, where operations work row by row; what is kept (parameters, data,
-            gradients) must fit by itself.
+        memory_per_worker: bytes that a worker's tensors may take at a time, in all: data, parameters, gradients, optimizer
+            state and what operations make, beside the process itself. Programs that need more run over their rows in
+            blocks, forward and backward, where operations work row by row, planned for 0.8 of the limit: kernels and the
+            heap take the rest. Data and parameters must fit by themselves, and so must values that operations need of all
+            rows at once (the input of batch_norm in training) or that are kept from one program to the next (a loss read
+            before `backward()` keeps all activations). A RuntimeWarning names the largest where the limit is exceeded.
         force_network: exchange over sockets also on one node. Environment: DISTGRAD_FORCE_NETWORK=1.
 
     Raises:
