@@ -137,3 +137,41 @@ def test_a_limit_of_memory_holds_at_ten_times_the_batch(monkeypatch):
 def test_a_limit_that_is_none_is_refused(limit):
     with pytest.raises(ValueError, match="memory_per_worker"):
         dg.init(local_mode=True, memory_per_worker=limit)
+
+
+def test_a_limit_that_cannot_be_kept_is_told_with_the_largest_values():
+    """A product of two losses needs both before the first gradient: the rows cannot be cut."""
+    with dg.init(local_mode=True, num_workers=1, memory_per_worker=1 << 20):
+        x = dg.shard(dg.ones(2000, 64)).requires_grad_()
+        loss = x.square().mean() * x.exp().mean()
+        loss.backward()
+        told = r"(?s)worker 0 needs about .* more than the 1,048,576 allowed.*\(2000, 64\) float32"
+        with pytest.warns(RuntimeWarning, match=told):
+            value = loss.item()
+        assert value == pytest.approx(np.e, rel=1e-5)
+
+
+def test_a_limit_that_is_kept_is_not_told_of(recwarn):
+    with dg.init(local_mode=True, num_workers=2, memory_per_worker=4 << 20):
+        x = dg.shard(dg.from_numpy(np.ones((20_000, 16), np.float32)))
+        model = dg.nn.Sequential(*(layer for _ in range(6) for layer in (dg.nn.Linear(16, 16), dg.nn.Dropout(0.2))))
+        loss = model(x).square().mean() + 0.5 * model(x).abs().mean()
+        loss.backward()
+        assert np.isfinite(loss.item())
+        assert cut_programs() > 0
+    assert not [w for w in recwarn if "memory_per_worker" in str(w.message)]
+
+
+def test_large_data_stays_where_it_was_received():
+    actor = pytest.importorskip("distgrad.runtime.actor")
+    from distgrad.runtime.messages import Put
+
+    large, small = np.arange(actor.LARGE // 4 + 1, dtype=np.float32), np.arange(5)
+    (head,), data = actor.pack_messages([[Put(1, large), Put(2, small)]])
+    packed = bytearray(data[0])
+    first, second = (m.array for m in actor.unpack_messages(head, packed))
+    assert np.shares_memory(first, np.frombuffer(packed, np.uint8))
+    assert first.flags.carray
+    assert second.base is None
+    np.testing.assert_array_equal(first, large)
+    np.testing.assert_array_equal(second, small)

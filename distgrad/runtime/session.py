@@ -98,10 +98,12 @@ def init(
             dim). Environment: DISTGRAD_SHARD_THRESHOLD.
         timeout: seconds that a worker may be silent, or keep others waiting at an exchange (default 60). Environment:
             DISTGRAD_TIMEOUT.
-        memory_per_worker: bytes of tensor data that a worker may hold at a time. Programs that need more run over their
-            rows in blocks, forward and backward, where operations work row by row; what is kept (parameters, data,
-            gradients) must fit by itself. A fifth is left for what lies between values. RuntimeWarning, with the line of
-            the operation, where the limit cannot be kept.
+        memory_per_worker: bytes that a worker's tensors may take at a time, in all: data, parameters, gradients, optimizer
+            state and what operations make, beside the process itself. Programs that need more run over their rows in
+            blocks, forward and backward, where operations work row by row, planned for 0.8 of the limit: kernels and the
+            heap take the rest. Data and parameters must fit by themselves, and so must values that operations need of all
+            rows at once (the input of batch_norm in training) or that are kept from one program to the next (a loss read
+            before `backward()` keeps all activations). A RuntimeWarning names the largest where the limit is exceeded.
         shard_optimizer: whether each worker updates, and keeps the optimizer's state of, its own rows of the parameters
             only; the results are the same. None (default): SGD, Adam and AdamW do so in steps of many parameters where it
             moves no more bytes. True: also of few parameters, and where gradients were read, or clipped, before the

@@ -14,6 +14,7 @@ from distgrad.engine import blocks, interpreter
 from distgrad.engine.interpreter import Failure, Prepared
 from distgrad.engine.needs import Notice, largest
 from distgrad.errors import GroupAborted, InfrastructureError, WireError
+from distgrad.runtime import heap
 from distgrad.runtime.messages import Again, Define, Fetch, Forget, Free, Keep, Message, Put, Release, Reply, Run
 
 MARGIN = 0.2  # of a limit: for kernels, exchanges, and what lies between arrays on the heap (measured: a tenth to a sixth)
@@ -89,6 +90,7 @@ class Worker:
         It is cut when it is first run, and again when there is clearly less room than then.
         """
         assert self.memory is not None
+        heap.give_back()
         held = sum(v.nbytes for v in self.slots.values() if type(v) is np.ndarray)
         room = max(int(self.memory * (1 - MARGIN)) - held, 0)
         if prepared.memory is not None and room >= prepared.memory - self.memory * MARGIN / 4:
