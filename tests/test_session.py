@@ -280,13 +280,13 @@ def ended(how: str, address: str) -> tuple[list[str], str, list[int]]:
         assert gone(started, 3) == []
     assert shared_files() <= before
     lines = out.splitlines()
-    assert "nice {0}" in lines
-    assert "sum 30.0" in lines
+    # Ray writes what workers print, and the end of that line, one after the other: another line may come between.
+    assert "nice {0}" in out
+    assert "sum 30.0" in out
     # What a user's function prints reaches the driver's terminal, with the worker's name before it.
-    printed = [line for line in lines if "rows" in line]
-    assert all("(distgrad worker" in line for line in printed)
+    assert all("(distgrad worker" in line for line in lines if "rows" in line)
     if how != "ray.shutdown":  # what has not come through by then is lost with Ray
-        assert len(printed) == len(pids), out
+        assert out.count("rows ") == len(pids), out
     assert process.returncode == {"exception": 1, "exit": 3}.get(how, 0)
     return lines, errors, pids
 
@@ -302,8 +302,8 @@ def test_a_local_ray_ends_with_shutdown():
     lines, errors, pids = ended("shutdown", "local")
     assert len(pids) == cpus
     workers = f"{cpus} worker{'s' * (cpus > 1)}"
-    assert f"session <distgrad session: {workers} on 1 node, 1 thread each, shared memory>" in lines
-    assert "ray False" in lines
+    assert any(f"session <distgrad session: {workers} on 1 node, 1 thread each, shared memory>" in line for line in lines)
+    assert any("ray False" in line for line in lines)
     assert errors == ""  # none of Ray's chatter
 
 
@@ -322,7 +322,7 @@ def test_workers_on_a_cluster_end_with_sys_exit(cluster):
 
 def test_a_user_who_shuts_ray_down_first(cluster):
     lines, errors, _ = ended("ray.shutdown", cluster.address)
-    assert any(line.startswith("error Ray was shut down while a session was running") for line in lines)
+    assert any("error Ray was shut down while a session was running" in line for line in lines)
     assert errors == ""
 
 
