@@ -15,7 +15,10 @@ from distgrad.warn import warn_user
 
 
 def read(tensor: Any) -> Any:
-    """The gradient that `backward` has added up, or None. PyTorch: torch.Tensor.grad."""
+    """The gradient that `backward` has added up, of the tensor's shape and dtype, or None. PyTorch: torch.Tensor.grad.
+
+    UserWarning for a tensor that is no leaf and was not told to `retain_grad()`: it never has one.
+    """
     found = tensor._grad
     if recorder[0] is not None:
         recorder[0].read_gradient(tensor, found)

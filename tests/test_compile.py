@@ -77,7 +77,8 @@ def test_the_learning_rate_is_asked_for_anew(session):
     assert counts()[1] >= 6
 
 
-def test_a_replay_sends_one_message_and_builds_nothing(session):
+def adam_step() -> tuple[Any, Any]:
+    """Gives a model and its compiled training step."""
     model, x, y = problem()
     optimizer = dg.optim.Adam(model.parameters())
 
@@ -89,6 +90,11 @@ def test_a_replay_sends_one_message_and_builds_nothing(session):
         optimizer.step()
         return loss.detach()
 
+    return model, step
+
+
+def test_a_replay_sends_one_message_and_builds_nothing(session):
+    _, step = adam_step()
     for _ in range(5):
         step()
     before = dg.stats()
@@ -246,18 +252,8 @@ def test_gradients_dropped_outside_are_made_anew(session):
 
 
 def test_a_steady_step_keeps_its_slots(session):
-    """Repetitions make no slots but their results', and several travel in one message when the driver runs ahead."""
-    model, x, y = problem()
-    optimizer = dg.optim.Adam(model.parameters())
-
-    @dg.compile
-    def step() -> Any:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
+    """Repetitions make no slots but their results'."""
+    model, step = adam_step()
     for _ in range(8):
         step()
     dg.synchronize()
@@ -401,6 +397,23 @@ def test_plain_values_around_the_function_are_looked_at(session):
     options["scale"] = 1.0
     assert step().item() == 15.0
     assert counts()[1] >= 5
+
+
+@pytest.mark.parametrize("kind", [complex, np.float32, np.complex64])
+def test_numbers_of_other_kinds_are_looked_at(session, kind):
+    """Each is a new object, which may come to lie where an earlier one was."""
+    x = dg.shard(dg.arange(6.0))
+    scale = kind(1)
+
+    @dg.compile
+    def step() -> Any:
+        return (x * scale).sum()
+
+    found = []
+    for turn in range(24):
+        scale = kind(turn // 4 % 3 + 1)
+        found.append(step().item())
+    assert found == [15.0 * (turn // 4 % 3 + 1) for turn in range(24)]
 
 
 def test_without_a_session_it_is_the_function():

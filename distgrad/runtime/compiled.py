@@ -55,6 +55,7 @@ class Trace:
         self.specs: list[Spec] = []  # of the outputs
         self.actions: list[list[tuple[str, Any]]] = []  # what holds each output
         self.result: Any = None  # the function's result, tensors replaced by `_Out`
+        self.around: list[Any] = []  # what the function found around it, kept because forms have its ids
         self.replays = 0
         self.steady: Steady | None = None
         self.patience = 2  # replays to wait for before slots are kept, doubled when that did not last
@@ -278,6 +279,7 @@ class Compiled:
             if done:
                 return result
         result, trace = self._record(session, args, kwargs)
+        trace.around = self._around.values
         trace.confirmed = known is not None and known.agrees(trace)
         if len(self._forms) >= _FORMS and form not in self._forms:
             self._forms.pop(next(iter(self._forms)))

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from distgrad.changes import modes, structure
 from distgrad.op import is_tensor
 
-PLAIN = (int, float, bool, str, bytes, type(None))
+PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic)
 _INSIDE = 32  # entries of a container that are looked at
 _CLOSED = (*PLAIN, type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)
 _OURS = __name__.partition(".")[0]
@@ -89,7 +91,7 @@ class Surroundings:
         self._owner = getattr(function, "__self__", None)
         self._names: list[tuple[dict[str, Any], str]] = []  # of globals
         self._cells: list[Any] = []
-        self._values: list[Any] = []
+        self.values: list[Any] = []  # whoever keeps a form keeps these, too: ids are of objects that live
         self._looked: list[tuple[Any, tuple[Any, ...]]] = []  # values that have an inside, and how it was
         self._counts = (-1, -1)
         self._form: tuple[Any, ...] = ()
@@ -99,13 +101,13 @@ class Surroundings:
         counts = (structure[0], modes[0])
         if (
             counts == self._counts
-            and all(map(operator.is_, self._read(), self._values))
+            and all(map(operator.is_, self._read(), self.values))
             and all(_inside(value) == known for value, known in self._looked)
         ):
             return self._form
         self._find()
-        self._values, self._counts = self._read(), counts
-        around = [self._owner, *self._values]
+        self.values, self._counts = self._read(), counts
+        around = [self._owner, *self.values]
         training = tuple(m.training for value in around if _counted(value) for m in value.modules())
         self._form = (structure[0], training, *map(glimpse, around))
         self._looked = [(value, _inside(value)) for value in around if _has_inside(value)]
