@@ -228,6 +228,8 @@ class Tensor(_Base):
             )
         value = self._as_own_dtype(value)
         placement, given = node.spec.placement, value._now().spec.placement
+        if node.home is not None and node.home is not graph.session():  # its session has ended: written anew in this one
+            placement = None if graph.session() is None or isinstance(placement, Shard) else placement
         if placement is None and given is not None and self._needs_grad:
             placement = REPLICATE  # a parameter made before init joins the workers as one
         if placement is not None and given is not placement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 from collections import OrderedDict
@@ -177,3 +178,39 @@ def test_what_cannot_be_saved_or_loaded(tmp_path: Path) -> None:
         dg.load(tmp_path / "bad")
     with pytest.raises(FileNotFoundError):
         dg.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("workers", [(3, 2), (2, 5), (3, None)])
+def test_training_goes_on_in_another_session_with_the_same_objects(workers):
+    """What a session held is written anew from a file: model and optimizer made before it ended go on as if it had not."""
+    x, y = np.linspace(-1, 1, 44).reshape(11, 4), np.arange(11) % 3
+
+    def part(model: Any, optimizer: Any, steps: int) -> list[float]:
+        losses = []
+        data, target = dg.shard(dg.from_numpy(x)), dg.shard(dg.from_numpy(y))
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = dg.nn.functional.cross_entropy(model(data), target)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    def made() -> tuple[Any, Any]:
+        dg.manual_seed(0)
+        model = dg.nn.Linear(4, 3).double()
+        return model, dg.optim.Adam(model.parameters(), lr=0.1)
+
+    whole = part(*made(), 8)
+    file = io.BytesIO()
+    with dg.init(local_mode=True, num_workers=workers[0]):
+        model, optimizer = made()
+        begun = part(model, optimizer, 4)
+        dg.save([model.state_dict(), optimizer.state_dict()], file)
+        part(model, optimizer, 1)  # lost
+    with dg.init(local_mode=True, num_workers=workers[1]) if workers[1] else contextlib.nullcontext():
+        file.seek(0)
+        weights, state = dg.load(file)
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(state)
+        np.testing.assert_allclose([*begun, *part(model, optimizer, 4)], whole, rtol=1e-12)

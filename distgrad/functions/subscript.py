@@ -19,6 +19,7 @@ from distgrad import dtypes, graph
 from distgrad.functions.creation import fill_number
 from distgrad.functions.data import from_numpy
 from distgrad.functions.distinct import is_spread, places_where
+from distgrad.grad_mode import mode
 from distgrad.meta import broadcast_shapes
 from distgrad.op import is_tensor
 from distgrad.ops import indexing as ops
@@ -372,7 +373,7 @@ def _put_advanced(x: Tensor, advanced: list[tuple[int, Any]], value: Any) -> Ten
 
 def _overwrite(x: Tensor, new: Tensor, given: bool) -> Tensor:
     """Gives `new`, written over all of `x`; the result stays in x's graph, with no gradient for what is gone."""
-    if not x.requires_grad:
+    if not (x.requires_grad and mode.enabled):
         return clone(new) if given else new  # the value's memory may be a numpy array's, which its owner writes to
     base = x if x.ndim else reshape(x, shape=(1,))
     return reshape(slice_scatter(base, reshape(new, shape=tuple(base.shape)), 0, axis=0, step=1), shape=tuple(x.shape))
