@@ -17,7 +17,11 @@ MPICH" (IJHPCA 19, 2005), without their term for the additions, which beta holds
     hierarchical: reduce-scatter within each node, all-reduce between nodes (each worker its part, all parts share the
     node's link), all-gather within each node.
 
-`owners` is what distgrad does over the network; the others say what another scheme would give. The driver runs ahead of
+    chain: within each node as above; from node to node and back in blocks, `runtime/node_reduce.py`. A round carries a
+    block both ways; there are as many as blocks, and two per node.
+
+`chain` is what distgrad does where nodes have several workers, and `owners` where they have one; the others say what another
+scheme would give. The driver runs ahead of
 the workers, so a step takes the longer of the driver's time and the workers'; of a loop that reads the loss after each
 step it takes the sum. One worker per node talks to the driver where a node has `relay.WORKERS` or more.
 """
@@ -89,7 +93,7 @@ def hierarchical(nodes: int, per_node: int, nbytes: float, near: Link, far: Link
 
 
 def owners(nodes: int, per_node: int, nbytes: float, near: Link, far: Link) -> float:
-    """Gives the seconds of the all-reduce between owners of parts that distgrad does over several nodes.
+    """Gives the seconds of the all-reduce between owners of parts that distgrad does over several nodes of one worker.
 
     Every worker sends to every other one: those of other nodes share the node's link.
     """
@@ -100,6 +104,17 @@ def owners(nodes: int, per_node: int, nbytes: float, near: Link, far: Link) -> f
     inside = 2 * (per_node - 1) * (near.alpha + part * near.beta)
     outside = 2 * (workers - per_node) * (far.alpha + part * per_node * far.beta)
     return inside + outside
+
+
+def chain(nodes: int, per_node: int, nbytes: float, near: Link, far: Link) -> float:
+    """Gives the seconds of the all-reduce from node to node that distgrad does over nodes of several workers."""
+    from distgrad.runtime import node_reduce
+
+    if nodes == 1 or per_node == 1 or nbytes < node_reduce.LEAST_BYTES:
+        return owners(nodes, per_node, nbytes, near, far)
+    blocks = math.ceil(nbytes / node_reduce.block_bytes(int(nbytes), nodes))
+    rounds = blocks + 2 * nodes - 1
+    return ring(per_node, nbytes, near) + rounds * (far.alpha + nbytes / blocks * far.beta)
 
 
 def messages(nodes: int, per_node: int, relay_from: int) -> int:
@@ -277,6 +292,7 @@ def predictions(
         driver = driver_seconds(costs, messages(nodes, on_node, relay_from), workers)
         line: dict[str, Any] = {"workers": workers, "nodes": nodes, "driver_ms": 1e3 * driver}
         exchanges = {
+            "chain": chain(nodes, on_node, GRADIENT_BYTES, near, far),
             "owners": owners(nodes, on_node, GRADIENT_BYTES, near, far),
             "ring": ring(workers, GRADIENT_BYTES, near if nodes == 1 else far),
             "doubling": recursive_doubling(workers, GRADIENT_BYTES, near if nodes == 1 else far),
@@ -286,7 +302,7 @@ def predictions(
         alone = {kind: worker_seconds(costs, 1, count, 1) for kind, count in (("strong", batch), ("weak", rows))}
         for kind, count in (("strong", batch / workers), ("weak", rows)):
             compute = worker_seconds(costs, 1, count, 1)  # each has a core of its own
-            for name in ("owners", "hierarchical"):
+            for name in ("chain", "hierarchical"):
                 seconds = step_seconds(compute, exchanges[name], driver)
                 ideal = alone[kind] / (workers if kind == "strong" else 1)
                 line |= {f"{kind}_{name}_ms": 1e3 * seconds, f"{kind}_{name}_eff": ideal / seconds}

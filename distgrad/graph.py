@@ -128,6 +128,9 @@ class Session(Protocol):
     world_size: int
     shard_optimizer: bool | None
 
+    @property
+    def by_nodes(self) -> bool: ...
+
     def record(self, plan: Plan, inputs: list[Any]) -> tuple[Node, ...]: ...
 
     def fetch(self, node: Node) -> np.ndarray: ...

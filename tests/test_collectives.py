@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from distgrad.errors import WireError
-from distgrad.runtime import collectives, taking
-from distgrad.runtime.collectives import Counter, Exchange, Reduction, run_lockstep
+from distgrad.runtime import collectives, node_reduce, taking
+from distgrad.runtime.collectives import Bucket, Counter, Exchange, Reduction, run_lockstep
 
 WORLDS = [1, 2, 3, 5, 8]
 DTYPES = [np.bool_, np.int8, np.int64, np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64]
@@ -166,6 +166,65 @@ def test_bytes_sent_per_rank(world_size, size):
     rounds = -(-4 * (size + 7) // collectives.ROUND_BYTES)
     for count in sent:
         assert count <= 2 * (world_size - 1) / world_size * 4 * (size + 7) + rounds * 4 * world_size
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 1), (1, 3), (3, 3, 2), (1, 2, 1), (4, 1, 2, 3)], ids=str)
+def test_all_reduce_by_nodes(monkeypatch, sizes, in_place):
+    """The same bits as in rank order, for any nodes and blocks; each link between nodes carries a bucket once each way."""
+    world_size = sum(sizes)
+    ranks = iter(range(world_size))
+    nodes = [[next(ranks) for _ in range(size)] for size in sizes]
+    assert node_reduce.nodes_of([str(n) for n, node in enumerate(nodes) for _ in node]) == tuple(map(tuple, nodes))
+    node_of = {rank: n for n, node in enumerate(nodes) for rank in node}
+    for shapes, block in itertools.product([[(5,)], [(1000,)], [(7,), (0,), (43, 7), ()]], [64, 1000, 1 << 20]):
+        monkeypatch.setattr(node_reduce, "block_bytes", lambda nbytes, count, size=block: size)
+        rng = np.random.default_rng(0)
+        given = [[sample(rng, shape, np.float32) for shape in shapes] for _ in range(world_size)]
+        expected = [in_rank_order("sum", [arrays[i] for arrays in given]) for i in range(len(shapes))]
+        total = sum(array.size for array in expected)
+        results, generators, between = [], [], Counter()
+
+        def watched(rank, generator, links=between):
+            answer = None
+            while True:
+                try:
+                    request = generator.send(answer)
+                except StopIteration:
+                    return
+                links.bytes_sent += sum(
+                    collectives.payload_bytes(payload) for to, payload in enumerate(request.send)
+                    if node_of[to] != node_of[rank]
+                )
+                answer = yield request
+
+        for rank, arrays in enumerate(given):
+            out = arrays if in_place else [np.empty_like(array) for array in arrays]
+            work = Reduction(Bucket(arrays), Bucket(out), np.add, np.dtype(np.float32), total, in_place)
+            results.append(out)
+            generators.append(watched(rank, node_reduce.all_reduce(rank, nodes, work)))
+        counter = Counter()
+        run_lockstep(generators, counter)
+        for out in results:
+            assert all(same_bits(a, b) for a, b in zip(out, expected, strict=True))
+        assert counter.bytes_sent == 2 * (world_size - 1) * total * 4
+        assert between.bytes_sent == 2 * (len(sizes) - 1) * total * 4
+
+
+def test_when_nodes_are_a_gain():
+    assert node_reduce.nodes_of(["a", "a", "a"]) is None  # shared memory
+    assert node_reduce.nodes_of(["a", "b", "c"]) is None  # nothing to add up on a node
+    assert node_reduce.nodes_of(["a", "b", "a"]) is None  # ranks not one after the other
+    assert node_reduce.nodes_of(["b", "a", "a"]) == ((0,), (1, 2))
+
+    def offer(dtype, ufunc=np.add, size=1 << 20):
+        flat = Bucket([np.zeros(size, dtype)])
+        return Reduction(flat, flat, ufunc, np.dtype(dtype), size, True)
+
+    assert node_reduce.suits(offer(np.float32)) and node_reduce.suits(offer(np.complex64))
+    assert not node_reduce.suits(offer(np.float32, size=1000))
+    assert not node_reduce.suits(offer(np.float16))  # added in float32, rounded once
+    assert not node_reduce.suits(offer(np.complex64, np.multiply))
 
 
 def test_chunks_are_sent_as_views():

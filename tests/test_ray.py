@@ -76,6 +76,31 @@ def test_one_worker_on_each_node(connected, alone):
     np.testing.assert_allclose(losses, alone[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("sliced", [None, True])
+def test_large_gradients_over_two_nodes(connected, sliced):
+    """Two nodes of two workers: all-reduces go from node to node, and optimizer steps in slices only when asked for."""
+    def losses() -> list[float]:
+        x = dg.shard(dg.from_numpy(np.random.default_rng(8).standard_normal((64, 600), dtype=np.float32)))
+        dg.manual_seed(0)
+        layer = dg.nn.Linear(600, 600)
+        optimizer = dg.optim.Adam(layer.parameters(), lr=0.01)
+        found = []
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss = (layer(x) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        state = optimizer.state[layer.weight]["exp_avg"].placement
+        assert not dg.is_initialized() or isinstance(state, dg.Shard) == bool(sliced)
+        return found
+
+    alone = losses()
+    with dg.init(num_workers=4, shard_optimizer=sliced) as session:
+        assert session.nodes == 2
+        np.testing.assert_allclose(losses(), alone, rtol=1e-5)
+
+
 def test_large_values_travel_whole(connected):
     """Several megabytes go to their owners, between workers and back; what comes back may be written to."""
     big = GENERATOR.standard_normal((3001, 257))

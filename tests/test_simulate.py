@@ -40,6 +40,9 @@ def test_formulas_equal_hand_calculation(model: ModuleType) -> None:
     assert model.owners(4, 2, 1e6, near, link) == pytest.approx(2 * 13.5e-6 + 12 * 260e-6)
     # One worker a node: the same as the ring.
     assert model.owners(4, 1, 1e6, near, link) == pytest.approx(model.ring(4, 1e6, link))
+    assert model.chain(4, 1, 1e6, near, link) == model.owners(4, 1, 1e6, near, link)
+    # 16 MB over 2 nodes in blocks of sqrt(16e6 * 500e3 / 4) bytes: 12 blocks, 15 rounds; within: 2 us + 1.6 ms.
+    assert model.chain(2, 2, 16e6, near, link) == pytest.approx(1.602e-3 + 15 * (10e-6 + 16e6 / 12 * 1e-9))
 
 
 def test_costs_grow_with_workers_bytes_and_slower_links(model: ModuleType) -> None:
@@ -50,6 +53,7 @@ def test_costs_grow_with_workers_bytes_and_slower_links(model: ModuleType) -> No
         assert function(8, 1e6, slow) < function(8, 2e6, slow)
         assert function(8, 1e6, fast) < function(8, 1e6, slow)
     assert model.hierarchical(4, 16, 1e6, fast, slow) < model.owners(4, 16, 1e6, fast, slow)
+    assert model.chain(4, 16, 16e6, fast, slow) < model.owners(4, 16, 16e6, fast, slow)
 
 
 def test_workers_beyond_the_cores_take_turns(model: ModuleType) -> None:
@@ -86,4 +90,4 @@ def test_predictions_scale_as_their_parts_say(model: ModuleType) -> None:
     assert [row["driver_ms"] for row in rows] == pytest.approx(driver)
     weak = [row["weak_hierarchical_ms"] for row in rows]
     assert weak == sorted(weak)
-    assert all(row["strong_owners_eff"] <= 1 for row in rows)
+    assert all(row["strong_chain_eff"] <= 1 for row in rows)

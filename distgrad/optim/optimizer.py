@@ -451,7 +451,8 @@ def _in_slices(members: Sequence[Sequence[Tensor]]) -> set[int]:
     """Gives the positions of the members whose rows are to be shared out among the workers.
 
     These are parameters that every worker holds whole, whose gradient nobody has asked for as a whole yet, so that all it
-    takes is to reduce it to rows; and those whose states are rows already.
+    takes is to reduce it to rows; and those whose states are rows already. Where all-reduces go by nodes, they send less
+    between nodes than the reduction to rows would; then only what is asked for is shared out.
     """
     session = graph.session()
     if session is None or session.world_size == 1 or session.shard_optimizer is False:
@@ -469,7 +470,7 @@ def _in_slices(members: Sequence[Sequence[Tensor]]) -> set[int]:
         already = any(map(_by_rows, held))
         if already or session.shard_optimizer:
             found[position] = True
-        elif _even(meta, session.world_size) and (
+        elif not session.by_nodes and _even(meta, session.world_size) and (
             _by_rows(gradient._now().spec.placement) or _unreduced(gradient) is not None
         ):
             found[position] = False

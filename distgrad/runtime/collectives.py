@@ -158,6 +158,7 @@ def run(generator: Collective, transport: Transport) -> Any:
     except StopIteration as stop:
         return stop.value
     finally:
+        answer = None  # an error that is kept must not keep views of the peers' memory
         generator.close()
 
 
@@ -254,7 +255,7 @@ _BOOL_UFUNCS: dict[str, np.ufunc] = {
     "max": np.logical_or,
     "min": np.logical_and,
 }
-_HALF_DTYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+HALF_DTYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
 def reduction_of(op: str, reduce: str, dtype: np.dtype) -> np.ufunc:
@@ -278,7 +279,7 @@ def reduce_flat(ufunc: np.ufunc, sources: list[np.ndarray], out: np.ndarray) -> 
     if len(sources) == 1:
         np.copyto(out, sources[0])
         return
-    half = out.dtype in _HALF_DTYPES
+    half = out.dtype in HALF_DTYPES
     # numpy rounds a complex product otherwise when one element is multiplied in place: never do that, so that the bits
     # do not depend on where a bucket is cut.
     product = ufunc is np.multiply and out.dtype.kind == "c"

@@ -73,6 +73,11 @@ class Coordinator:
         self._early_steps = 0  # optimizer steps in a row before which that was so
         self._sent = [0] * self.world_size
 
+    @property
+    def by_nodes(self) -> bool:
+        """Whether there are several nodes, and several workers on one: what they send each other costs most."""
+        return 1 < self.backend.nodes < self.world_size
+
     # Recording ------------------------------------------------------------------------------------------------
 
     def record(self, plan: Plan, values: list[Any]) -> tuple[Node, ...]:

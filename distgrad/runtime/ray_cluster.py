@@ -71,7 +71,7 @@ class RayGroup:
 
     def _start(self, num_workers: int | None, session: str, force_network: bool) -> None:
         import ray
-        from ray.util.placement_group import placement_group
+        from ray.util.placement_group import placement_group, placement_group_table
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         cpus = [n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]]
@@ -97,12 +97,15 @@ class RayGroup:
             "enable_task_events": False,  # one event per message and worker would be kept by the cluster
         }
         remote: Any = ray.remote(**options)(WorkerActor)
-        for rank in range(self.world_size):
+        # Ranks of a node follow each other: reductions, which are in rank order, can then go from node to node.
+        nodes = placement_group_table(self._group)["bundles_to_node_id"]
+        bundles = sorted(range(self.world_size), key=lambda bundle: nodes[bundle])
+        for rank, bundle in enumerate(bundles):
             settings = Settings(
                 rank, self.world_size, session, secret, 0, self.timeout, force_network, threads=1,
                 fused=compiled.enabled(), memory=self._memory,
             )
-            strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
+            strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
             self._actors.append(
                 remote.options(scheduling_strategy=strategy, name=f"{session}-{rank}").remote(settings)
             )

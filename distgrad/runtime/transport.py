@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.errors import CollectiveTimeout, GroupAborted
-from distgrad.runtime import heap, network_reduce, shared_reduce
+from distgrad.runtime import heap, network_reduce, node_reduce, shared_reduce
 from distgrad.runtime.collectives import Collective, Exchange, Reduction, payload_bytes, run
 from distgrad.runtime.shared_memory import SharedMemory, SharedMemoryAddress
 from distgrad.runtime.tcp import Network
@@ -60,6 +60,7 @@ class Group:
         self.rank, self.world_size, self.node_id, self.timeout = rank, world_size, node_id, timeout
         self.force_network = force_network
         self.bytes_sent = 0
+        self.network_bytes = 0  # of these, over the network
         self.collectives = 0
         self._host = host
         self._sequence = 0
@@ -67,6 +68,7 @@ class Group:
         self._aborted: str | None = None
         self._close_lock = threading.Lock()
         self._closed = False
+        self._nodes: tuple[tuple[int, ...], ...] | None = None  # the ranks of each, where it pays to go by nodes
         heap.keep_freed_memory()
         identity = Identity.of(session, secret, epoch)
         self._memory = SharedMemory(rank, world_size, identity)
@@ -94,6 +96,7 @@ class Group:
             )
         others = [address for address in addresses if address.rank != self.rank]
         near = {a.rank for a in others if a.node_id == self.node_id and not self.force_network}
+        self._nodes = None if self.force_network else node_reduce.nodes_of([address.node_id for address in addresses])
         wait = _Wait(self, "connect")
         try:
             self._memory.connect({a.rank: a.memory for a in others if a.rank in near})
@@ -127,17 +130,22 @@ class Group:
             if self._memory.peers:
                 self._memory.collect(self._sequence, request.expect, code, received, wait.check)
         except BaseException as error:
+            received.clear()  # views of the peers' memory, which an error that is kept must not keep
             self._fail(error)
             raise
         self.bytes_sent += sum(map(payload_bytes, request.send))
+        self.network_bytes += sum([payload_bytes(request.send[rank]) for rank in self._network.peers])
         return received
 
     def reduce(self, request: Reduction) -> bool:
-        """Reduces a bucket of ranks on one node, or of two ranks on two; returns whether it was such a case.
+        """Reduces a bucket of ranks on one node, of two ranks on two, or by nodes; returns whether it was such a case.
 
         Raises as `exchange` does.
         """
         near, far = len(self._memory.peers), len(self._network.peers)
+        if self._nodes is not None and node_reduce.suits(request):
+            run(node_reduce.all_reduce(self.rank, self._nodes, request), self)
+            return True
         if (far and (near or far > 1)) or not near + far:
             return False
         self._check_usable()
@@ -152,6 +160,7 @@ class Group:
                     self._network, self._sequence + 1, request, code, wait.check
                 )
                 self.bytes_sent += request.total * request.dtype.itemsize
+                self.network_bytes += request.total * request.dtype.itemsize
         except BaseException as error:
             self._fail(error)
             raise
