@@ -162,6 +162,26 @@ def test_a_limit_that_is_kept_is_not_told_of(recwarn):
     assert not [w for w in recwarn if "memory_per_worker" in str(w.message)]
 
 
+def test_what_exchanges_take_counts_within_a_limit():
+    """Less is left for rows where the memory that ranks share takes a part of the limit."""
+    def most_blocks(shared: int) -> int:
+        with dg.init(local_mode=True, num_workers=2, memory_per_worker=6 << 20):
+            session: Any = graph.session()
+            asked: list[int] = []
+            for worker in session.backend.workers:
+                worker._exchanged = lambda nbytes: asked.append(nbytes) or shared
+            x = dg.shard(dg.from_numpy(np.ones((40_000, 16), np.float32)))
+            model = dg.nn.Sequential(*(dg.nn.Linear(16, 16) for _ in range(6)))
+            loss = model(x).square().mean()
+            loss.backward()
+            assert np.isfinite(loss.item())
+            assert max(asked) == 4 + sum(4 * p.numel() for p in model.parameters())  # the loss and the gradients
+            steps = [step for program in session.backend.workers[0].programs.values() for step in program.steps]
+            return max(len(step.blocks) for step in steps if type(step) is interpreter._Blocks)
+
+    assert 1 < most_blocks(0) < most_blocks(3 << 20)
+
+
 def test_large_data_stays_where_it_was_received():
     actor = pytest.importorskip("distgrad.runtime.actor")
     from distgrad.runtime.messages import Put

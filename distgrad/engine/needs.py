@@ -38,6 +38,13 @@ def is_sharded(spec: Any) -> bool:
     return not isinstance(spec, type) and isinstance(spec.placement, Shard)
 
 
+def most_exchanged(program: Program, rank: int) -> int:
+    """Gives the bytes of what a rank puts into the largest exchange of a program."""
+    return max((
+        sum(bytes_of(s, rank) for s in i.in_specs if not isinstance(s, type)) for i in program.instructions if i.exchanges
+    ), default=0)
+
+
 class Ledger:
     """The bytes of the values that are alive, instruction after instruction. What was there before counts as nothing."""
 

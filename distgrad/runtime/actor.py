@@ -82,13 +82,13 @@ class WorkerActor:
         self._threads = threads.pin(int(os.environ.get("OMP_NUM_THREADS") or settings.threads))
         self._node_id = ray.get_runtime_context().get_node_id()
         self._over = False
-        self._worker = Worker(settings.rank, settings.world_size, settings.memory)
         host = ray.util.get_node_ip_address()
         self._group = Group(
             settings.rank, settings.world_size, session=settings.session, secret=settings.secret,
             epoch=settings.epoch, node_id=self._node_id, timeout=settings.timeout, force_network=settings.force_network,
             host=host,
         )
+        self._worker = Worker(settings.rank, settings.world_size, settings.memory, self._group.bytes_for)
         self._listener = Listener(settings.secret, host)
 
     def __repr__(self) -> str:

@@ -293,6 +293,10 @@ class SharedMemory:
             )
         return SharedMemoryAddress(os.getpid(), start_time, self._descriptor)
 
+    def bytes_for(self, nbytes: int) -> int:
+        """Returns about how much memory an exchange of so many bytes takes here: the own ring, and the peers', as read."""
+        return (1 + len(self.peers)) * min(nbytes, CHUNKS * self.chunk_bytes) if self.peers else 0
+
     def connect(self, addresses: Mapping[int, SharedMemoryAddress]) -> None:
         """Maps the control pages of the given ranks; raises WireError if they are not of this session and epoch."""
         for rank, address in addresses.items():

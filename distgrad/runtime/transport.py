@@ -105,6 +105,10 @@ class Group:
             self._fail(error)
             raise
 
+    def bytes_for(self, nbytes: int) -> int:
+        """Returns about how much memory of this process the reduction of so many bytes takes, beside arrays."""
+        return self._memory.bytes_for(nbytes)
+
     def exchange(self, request: Exchange) -> list[np.ndarray | None]:
         """Carries one round: sends, waits for what is expected, and returns it as read-only views.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad.engine import blocks, interpreter
 from distgrad.engine.interpreter import Failure, Prepared
-from distgrad.engine.needs import Notice, largest
+from distgrad.engine.needs import Notice, largest, most_exchanged
 from distgrad.errors import GroupAborted, InfrastructureError, WireError
 from distgrad.runtime import heap
 from distgrad.runtime.messages import Again, Define, Fetch, Forget, Free, Keep, Message, Put, Release, Reply, Run
@@ -21,10 +21,15 @@ MARGIN = 0.2  # of a limit: for kernels, exchanges, and what lies between arrays
 
 
 class Worker:
-    """One rank: its slots and its programs."""
+    """One rank: its slots and its programs.
 
-    def __init__(self, rank: int, world_size: int, memory: int | None = None) -> None:
-        self.rank, self.world_size, self.memory = rank, world_size, memory
+    `memory`: the limit, in bytes; `exchanged` gives the bytes that an exchange of so many takes beside the arrays.
+    """
+
+    def __init__(
+        self, rank: int, world_size: int, memory: int | None = None, exchanged: Callable[[int], int] = lambda nbytes: 0
+    ) -> None:
+        self.rank, self.world_size, self.memory, self._exchanged = rank, world_size, memory, exchanged
         self.slots: dict[int, Any] = {}
         self.programs: dict[int, Prepared] = {}
         self.kept: dict[int, Keep] = {}
@@ -92,6 +97,7 @@ class Worker:
         assert self.memory is not None
         heap.give_back()
         held = sum(v.nbytes for v in self.slots.values() if type(v) is np.ndarray)
+        held += self._exchanged(most_exchanged(prepared.source, self.rank))
         room = max(int(self.memory * (1 - MARGIN)) - held, 0)
         if prepared.memory is not None and room >= prepared.memory - self.memory * MARGIN / 4:
             return prepared
