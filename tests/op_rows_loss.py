@@ -86,6 +86,8 @@ ROWS = [
         [uniform(0.05, 0.95, 4, 3), uniform(0.1, 0.9, 4, 3), positive(3)]),
     row("binary_cross_entropy_with_logits", every("binary_cross_entropy_with_logits"),
         [normal(4, 3), uniform(0.1, 0.9, 4, 3)]),
+    row("binary_cross_entropy_with_logits_number", every("binary_cross_entropy_with_logits"),
+        [normal(), uniform(0.1, 0.9)]),
     row("binary_cross_entropy_with_logits_large",
         lambda T, x, t: T.nn.functional.binary_cross_entropy_with_logits(x * 100, t, reduction="none"),
         [normal(4, 3), zeros_and_ones(4, 3)]),

@@ -155,6 +155,9 @@ def test_logit_loss_and_its_slope(kind: Any) -> None:
                                                                   reduction="none")
     np.testing.assert_allclose(y, theirs, rtol=1e-5 if kind is np.float32 else 1e-13, atol=1e-6)
     agree("logit_slope", x, target, size_of_terms=1)
+    (total,) = agree("mean_logit_loss", x, target, size_of_terms=4)
+    np.testing.assert_allclose(total, y.mean(dtype=np.float64), rtol=1e-6 if kind is np.float32 else 1e-13)
+    agree("logit_gradient", x, target, np.asarray(kind(0.3)), size_of_terms=1)
     edges = np.array([np.inf, -np.inf, np.nan, 0.0] * SIZE, kind)
     agree("binary_cross_entropy_with_logits", edges, np.ones_like(edges))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distgrad import dtypes
 from distgrad.functions.activation import log_softmax
 from distgrad.functions.creation import arange
 from distgrad.functions.labels import shown_as
@@ -179,12 +180,19 @@ def binary_cross_entropy_with_logits(
     reduction = legacy_reduction(size_average, reduce, reduction)
     if input.shape != target.shape:
         raise ValueError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
+    if pos_weight is None and weight is None and reduction == "mean" and _plain(input, target):
+        return ops.mean_logit_loss(input, target)
     if pos_weight is None:
         loss = ops.binary_cross_entropy_with_logits(input, target)
     else:
         log_weight = (pos_weight - 1) * target + 1
         loss = (1 - target) * input + log_weight * ops.binary_cross_entropy_with_logits(input, 1.0)
     return reduced(loss if weight is None else loss * weight, reduction)
+
+
+def _plain(input: Tensor, target: Tensor) -> bool:
+    """Says whether losses of these are of one wide dtype and have a mean."""
+    return input.dtype is target.dtype and input.dtype in (dtypes.float32, dtypes.float64) and input.shape.numel() > 0
 
 
 def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | None = None,

@@ -285,6 +285,26 @@ def _logit_slope(a: Any, b: Any, y: Any) -> None:
         y[i] = one / (one + _exp(-a[i])) - b[i]
 
 
+@kernel("1 1 1")
+def _logit_loss_sum(a: Any, b: Any, y: Any) -> None:
+    zero, total = a.dtype.type(0), 0.0
+    for start in range(0, a.size, 1024):
+        x, t = a[start : start + 1024], b[start : start + 1024]
+        part = zero
+        for i in range(x.size):
+            v = x[i]
+            part += (zero if v < zero else v) - v * t[i] + _log1p(_exp(-abs(v)))
+        total += part  # long sums in float64
+    y[0] = total
+
+
+@kernel("1 1 1 1")
+def _logit_gradient(a: Any, b: Any, s: Any, y: Any) -> None:
+    one, factor = a.dtype.type(1), s[0]
+    for i in range(a.size):
+        y[i] = (one / (one + _exp(-a[i])) - b[i]) * factor
+
+
 # Along the last dim -----------------------------------------------------------------------------------------
 
 
@@ -442,6 +462,20 @@ def logit_loss(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def logit_slope(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Gives sigmoid(a) - b, the slope of `logit_loss` by a."""
     return _each(_logit_slope, a, b)
+
+
+def logit_loss_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Gives the sum of `logit_loss`, a 0-d array."""
+    y = np.empty(1, a.dtype)
+    _logit_loss_sum(a.reshape(-1), b.reshape(-1), y)
+    return y.reshape(())
+
+
+def logit_gradient(a: np.ndarray, b: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Gives `logit_slope` times the one element of s."""
+    y = np.empty(a.shape, a.dtype)
+    _logit_gradient(a.reshape(-1), b.reshape(-1), s.reshape(-1), y.reshape(-1))
+    return y
 
 
 def softmax(x: np.ndarray) -> np.ndarray:

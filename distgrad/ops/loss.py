@@ -7,6 +7,7 @@ rows moves nothing but its final sum. `nll` and `nll_spread` are adjoint to each
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,34 @@ def _logit_slope(x: np.ndarray, target: np.ndarray) -> np.ndarray:
     return sigmoid.kernel(x) - target
 
 
+def _mean_logit_loss(x: np.ndarray, target: np.ndarray, *, count: int | None = None) -> np.ndarray:
+    if x.size >= compiled.LEAST and compiled.fits(x, target):
+        from distgrad.kernels import activations
+
+        total = activations.logit_loss_sum(x, target)
+    else:
+        total = np.asarray(_logit_loss(x, target).sum())
+    return total / x.dtype.type(x.size if count is None else count)
+
+
+def _mean_logit_meta(x: TensorMeta, target: TensorMeta) -> MetaResult:
+    assert x.shape == target.shape and x.dtype is target.dtype  # the function asks
+    return (TensorMeta.of((), x.dtype),), None
+
+
+def _mean_logit_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+    for dim in range(ins[0].ndim):
+        yield Row((dim, dim), ("sum",))
+
+
+def _logit_gradient(x: np.ndarray, target: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    if x.size >= compiled.LEAST and scale.size == 1 and scale.dtype == x.dtype and compiled.fits(x, target):
+        from distgrad.kernels import activations
+
+        return activations.logit_gradient(x, target, scale)
+    return _logit_slope(x, target) * scale
+
+
 def _variance(x: np.ndarray, eps: float) -> np.ndarray:
     if np.any(x < 0):
         raise ValueError("gaussian_nll_loss: var has negative entry/entries")
@@ -167,6 +196,21 @@ binary_cross_entropy_with_logits = binary(
 )
 # sigmoid(a) - b.
 logit_slope: Op = binary("logit_slope", widened(_logit_slope), (lambda g, a: g * _logistic_slope(a), lambda g: neg(g)))
+
+
+# The mean of the losses, and the slope of it by the logits: logit_slope times what a mean hands on.
+mean_logit_loss = Op(
+    "mean_logit_loss", _mean_logit_loss, meta=_mean_logit_meta, inputs="x target", rows=_mean_logit_rows,
+    vjps=(
+        lambda g, x, target: logit_gradient(x, target, g / max(prod(x.shape), 1)),
+        lambda g, x: neg(x * (g / max(prod(x.shape), 1))),
+    ),
+    localize=lambda attrs, ins, outs, rank: {**attrs, "count": prod(ins[0].shape)},
+)
+logit_gradient: Op = elementwise(
+    "logit_gradient", widened(_logit_gradient), "a b s",
+    vjps=(lambda g, a, s: g * (s * _logistic_slope(a)), lambda g, s: neg(g * s), lambda g, a, b: g * logit_slope(a, b)),
+)
 
 
 def _logistic_slope(a: Any) -> Any:

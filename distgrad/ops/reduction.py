@@ -27,6 +27,7 @@ Axes = tuple[int, ...]
 _add: Any = np.add.reduce  # numpy's stubs do not know a `keepdims` that is decided at run time
 _multiply: Any = np.multiply.reduce
 _SHORT_ROW = 96  # bytes up to which turning rows into columns first makes extremes quicker (measured)
+_ONE_RUN = 1 << 15  # elements up to which numpy adds all of a contiguous array sooner (measured)
 _PAIRWISE = 4096  # longer runs are cut, so that rounding errors do not grow with the length
 
 
@@ -77,6 +78,9 @@ def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
             factor *= x.shape[a]
             x = x[(slice(None),) * a + (slice(0, 1),)]
     contiguous = x.flags.c_contiguous or x.flags.f_contiguous
+    if contiguous and x.size <= _ONE_RUN and count_of(shape) == 1:
+        out = _add(x.reshape(-1, order="A"), keepdims=True).reshape(shape)  # pairwise
+        return out * x.dtype.type(factor) if factor != 1 else out
     if not contiguous and x.ndim - 1 in axis and x.size <= _PAIRWISE * max(x.shape[-1], 1):
         out = _add(x, axis=axis, keepdims=keepdims)  # pairwise along rows, and not too many of those
         return out * x.dtype.type(factor) if factor != 1 else out
