@@ -16,6 +16,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.dtypes import HALVES
 from distgrad.families import elementwise, identity_of, kept_dim, reduced_shape, reduction, reduction_rows
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_reduction, across_select, movement
@@ -50,9 +51,14 @@ def _ones(size: int, kind: str) -> np.ndarray:
 def _sum_middle(x: np.ndarray) -> np.ndarray:
     """Sums a contiguous (outer, n, inner) array over n.
 
-    BLAS does it several times faster than numpy's add.reduce, which also adds long columns one by one in one precision.
+    Compiled loops and BLAS do it several times faster than numpy's add.reduce, which also adds long columns one by one
+    in one precision.
     """
     outer, n, inner = x.shape
+    if inner == 1 and compiled.enabled():
+        from distgrad.kernels.sums import sum_rows
+
+        return sum_rows(x.reshape(outer, n)).reshape(outer, 1)
     if n > _PAIRWISE:
         if inner == 1 and outer > 1 and n % 1024:
             return _add(x, axis=1)  # pairwise; the cut below would copy
@@ -237,16 +243,21 @@ argmin = reduction("argmin", _position(np.argmin), result="int64", needs_element
 Chooser = Callable[[np.ndarray, int], np.ndarray]
 
 
-def _choice(name: str, choose: Chooser, through: Callable[..., Any]) -> Op:
+def _choice(name: str, choose: Chooser, through: Callable[..., Any], sign: float = 0.0) -> Op:
     """Makes an op that picks one element along attribute `axis` (an int): its value and its position.
 
-    `through` picks it from all workers' rows.
+    `through` picks it from all workers' rows; `sign` is 1 for the maximum, -1 for the minimum.
     """
 
     def kernel(x: np.ndarray, *, axis: int, keepdims: bool) -> tuple[np.ndarray, np.ndarray]:
         if x.size == 0:
             shape = reduced_shape(x.shape, (axis,), keepdims)
             return np.empty(shape, x.dtype), np.empty(shape, np.int64)
+        if sign and axis < x.ndim - 1 and x.size >= compiled.LEAST and compiled.fits(x):
+            from distgrad.kernels.scans import extreme_along
+
+            values, indices = extreme_along(x, axis, sign)
+            return (np.expand_dims(values, axis), np.expand_dims(indices, axis)) if keepdims else (values, indices)
         indices = np.expand_dims(choose(x, axis), axis)
         values = np.take_along_axis(x, indices, axis)
         return (values, indices) if keepdims else (values.squeeze(axis), indices.squeeze(axis))
@@ -296,17 +307,33 @@ def _middle_number_place(x: np.ndarray, axis: int) -> np.ndarray:
     return np.take_along_axis(np.argsort(x, axis, kind="stable"), middle, axis).squeeze(axis)
 
 
-max_along = _choice("max_along", lambda x, axis: np.argmax(x, axis), across_reduction.max_along)
-min_along = _choice("min_along", lambda x, axis: np.argmin(x, axis), across_reduction.min_along)
+max_along = _choice("max_along", lambda x, axis: np.argmax(x, axis), across_reduction.max_along, 1.0)
+min_along = _choice("min_along", lambda x, axis: np.argmin(x, axis), across_reduction.min_along, -1.0)
 median_along = _choice("median_along", _middle_place, across_select.median_along)
 nanmedian_along = _choice("nanmedian_along", _middle_number_place, across_select.nanmedian_along)
 
 
-def _median_of_all(place: Chooser) -> Callable[..., np.ndarray]:
+def _middle(x: np.ndarray) -> np.ndarray:
+    """Gives the lower median of a flat array of elements, NaN if there is one."""
+    x = _comparable(x)
+    rank = (x.size - 1) // 2
+    parts = np.partition(x, rank)  # NaN is last
+    if x.dtype.kind == "f" and np.isnan(parts[rank:]).any():
+        return np.array(np.nan)
+    return parts[rank]
+
+
+def _middle_number(x: np.ndarray) -> np.ndarray:
+    x = _comparable(x)
+    if x.dtype.kind == "f" and (missing := np.isnan(x)).any():
+        x = x[~missing]
+    return _middle(x) if x.size else np.array(np.nan)
+
+
+def _median_of_all(middle: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
     def kernel(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
-        flat = x.reshape(-1)
-        value = flat[place(flat, 0)] if flat.size else np.array(np.nan if x.dtype.kind in "fV" else 0).astype(x.dtype)
-        return np.asarray(value).reshape((1,) * x.ndim if keepdims else ())
+        value = middle(x.reshape(-1)) if x.size else np.array(np.nan if x.dtype.kind in "fV" else 0)
+        return np.asarray(value, x.dtype).reshape((1,) * x.ndim if keepdims else ())
 
     return kernel
 
@@ -318,9 +345,9 @@ def _median_vjp(g: Any, x: Any, y: Any, x_shape: tuple[int, ...], axis: Axes, ke
     return _shared(g, mask, x_shape, axis, keepdims)
 
 
-median_of_all = reduction("median_of_all", _median_of_all(_middle_place), _median_vjp,
+median_of_all = reduction("median_of_all", _median_of_all(_middle), _median_vjp,
                           through=across_select.median_of_all)
-nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number_place), _median_vjp,
+nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number), _median_vjp,
                              through=across_select.nanmedian_of_all)
 
 
