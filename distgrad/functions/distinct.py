@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad.grad_mode import mode
 from distgrad.ops import sorting as order
 from distgrad.ops.across import sharded_dim
 from distgrad.ops.creation import full
@@ -18,7 +17,7 @@ from distgrad.ops.masking import true_places
 from distgrad.ops.movement import concat, reshape, slice
 from distgrad.ops.reduction import count_nonzero
 
-__all__ = ["distinct", "is_plain", "is_spread", "places_where"]
+__all__ = ["distinct", "is_spread", "places_where"]
 
 Tensor = Any
 
@@ -26,11 +25,6 @@ Tensor = Any
 def is_spread(tensor: Any) -> bool:
     """Says whether a value is a tensor with elements whose rows are on several workers."""
     return sharded_dim(tensor) is not None and tensor.numel() > 0
-
-
-def is_plain(tensor: Tensor) -> bool:
-    """Says whether a tensor is in this process and what is made of it needs no gradient."""
-    return tensor._now().spec.placement is None and not (tensor._needs_grad and mode.enabled)
 
 
 def places_where(mask: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.functions.creation import full
 from distgrad.functions.data import from_numpy
-from distgrad.functions.distinct import is_plain
 from distgrad.functions.movement import movedim
-from distgrad.functions.reduction import any, cast_to, sum
+from distgrad.functions.reduction import any, cast_to, is_plain, sum
 from distgrad.meta import normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import elementwise

@@ -13,8 +13,8 @@ import numpy as np
 
 from distgrad import dtypes
 from distgrad.functions.data import from_numpy
-from distgrad.functions.distinct import distinct, is_plain, is_spread
-from distgrad.functions.reduction import return_type
+from distgrad.functions.distinct import distinct, is_spread
+from distgrad.functions.reduction import is_plain, return_type
 from distgrad.meta import normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import sorting as ops

@@ -8,18 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from distgrad.kernels.compiling import kernel
 
 _DIGIT = 256  # so few that what is written to all their places at once stays in the nearest cache
 
 
-def _sorter(passes: int, kind: Any) -> Any:
+def _sorter(passes: int, kind: Any, compiled_for: Any) -> Any:
     """Makes the kernel for keys of so many digits; what is constant in it makes it half again as fast."""
     low, none, one, everything = kind(_DIGIT - 1), kind(0), kind(1), kind(2 ** (8 * passes) - 1)
     sign = kind(8 * passes - 1)
 
-    @kernel("3 1 3 i3 bool", kinds=())
+    @kernel("3 1 3 i3 bool", kinds=(compiled_for,))
     def sort_bits(x: Any, rule: Any, values: Any, places: Any, wants_values: Any) -> Any:
         """Sorts the bits x along the middle dim; says whether a -0.0 was seen, which comes out as 0.0.
 
@@ -94,7 +95,7 @@ def _sorter(passes: int, kind: Any) -> Any:
     return sort_bits
 
 
-_sorters = {4: _sorter(4, np.uint32), 8: _sorter(8, np.uint64)}
+_sorters = {4: _sorter(4, np.uint32, types.uint32), 8: _sorter(8, np.uint64, types.uint64)}
 
 
 def _rule(kind: np.dtype, descending: bool) -> np.ndarray:

@@ -271,6 +271,17 @@ def _square_distance_rule(g: Any, a: Any, b: Any, needs: tuple[bool, ...]) -> li
     return [slope if needs[0] else None, neg(slope) if needs[1] else None]
 
 
+def _without_nan(x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels.sums import without_nan
+
+        return without_nan(x)
+    return keep_array(x == x, x)
+
+
+without_nan: Op = unary("without_nan", _without_nan, lambda g, x: keep(eq(x, x), g))
+"""x with 0 for NaN, whose gradient is 0."""
+
 square_distance = binary("square_distance", _square_distance, check=takes("square_distance", 2))
 """(a - b) ** 2 of real numbers."""
 square_distance.rules = Rule(square_distance, _square_distance_rule)

@@ -28,6 +28,8 @@ Axes = tuple[int, ...]
 _add: Any = np.add.reduce  # numpy's stubs do not know a `keepdims` that is decided at run time
 _multiply: Any = np.multiply.reduce
 _SHORT_ROW = 96  # bytes up to which turning rows into columns first makes extremes quicker (measured)
+_STRIDED = 128  # rows added up one by one before their sum joins others
+_WHOLE = frozenset("?bBhHiIlLqQ")  # numpy's type codes whose sums and products are int64
 _PAIRWISE = 4096  # longer runs are cut, so that rounding errors do not grow with the length
 
 
@@ -86,12 +88,23 @@ def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
     if not contiguous and x.ndim - 1 in axis and x.size <= _PAIRWISE * max(x.shape[-1], 1):
         out = _add(x, axis=axis, keepdims=keepdims)  # pairwise along rows, and not too many of those
         return out * x.dtype.type(factor) if factor != 1 else out
+    if not contiguous and len(axis) == 1 and axis[0] < x.ndim - 1 and x.shape[axis[0]] > _STRIDED:
+        out = _by_parts(x, axis[0]).reshape(shape)
+        return out * x.dtype.type(factor) if factor != 1 else out
     if x.flags.f_contiguous and not x.flags.c_contiguous:
         flipped = tuple(x.ndim - 1 - a for a in axis)
         out = _by_groups(x.T, flipped).reshape(shape[::-1]).T
     else:
         out = _by_groups(np.ascontiguousarray(x), axis).reshape(shape)
     return out * x.dtype.type(factor) if factor != 1 else out
+
+
+def _by_parts(x: np.ndarray, axis: int) -> np.ndarray:
+    """Sums an array that is not contiguous over an axis, without a copy: rows in groups, then the groups' sums."""
+    before = (slice(None),) * axis
+    starts = range(0, x.shape[axis], _STRIDED)
+    parts = np.stack([_add(x[(*before, slice(start, start + _STRIDED))], axis=axis) for start in starts], axis)
+    return _by_parts(parts, axis) if len(starts) > _STRIDED else _add(parts, axis=axis)
 
 
 def _by_groups(x: np.ndarray, axis: Axes) -> np.ndarray:
@@ -113,6 +126,11 @@ def _sum(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
     kind = x.dtype.char
     if kind in HALVES:
         return np.asarray(_sum(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
+    if kind in _WHOLE:
+        if kind == "?" and len(axis) == x.ndim and x.ndim:
+            count = np.count_nonzero(x)
+            return np.full((1,) * x.ndim if keepdims else (), count, np.int64)
+        return _add(x, axis=axis, keepdims=keepdims, dtype=np.int64)
     if not axis or x.size == 0 or kind not in "fd":
         return _add(x, axis=axis, keepdims=keepdims)
     return _add_up(x, axis, keepdims)
@@ -160,6 +178,8 @@ mean = Op(
 def _prod(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
     if x.dtype.char in HALVES:
         return np.asarray(_multiply(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
+    if x.dtype.char in _WHOLE:
+        return _multiply(x, axis=axis, keepdims=keepdims, dtype=np.int64)
     return _multiply(x, axis=axis, keepdims=keepdims)
 
 
@@ -376,7 +396,42 @@ root = elementwise(
 """The root of attribute `degree` of non-negative numbers; its gradient at zero is zero."""
 
 
+def _flat_axes(x: np.ndarray, axis: Axes) -> tuple[int, int, int] | None:
+    """Gives the (outer, n, inner) that reducing adjacent axes of a large contiguous array comes to, else None."""
+    if x.size < compiled.LEAST or not axis or axis[-1] - axis[0] != len(axis) - 1 or not compiled.fits(x):
+        return None
+    return count_of(x.shape[: axis[0]]), reduced_count(x.shape, axis), count_of(x.shape[axis[-1] + 1 :])
+
+
+def _squares(x: np.ndarray, center: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
+    """Sums the squares of distances from a center, whose reduced dims have size 1."""
+    flat = _flat_axes(x, axis)
+    if flat is None:
+        out = np.asarray(x - center)
+        return _sum(np.multiply(out, out, out=out), axis=axis, keepdims=keepdims)
+    from distgrad.kernels.sums import squares
+
+    centers = np.ascontiguousarray(np.broadcast_to(center, reduced_shape(x.shape, axis, True))).reshape(flat[::2])
+    return squares(x.reshape(flat), centers).reshape(reduced_shape(x.shape, axis, keepdims))
+
+
+def _variance(x: np.ndarray, freedom: Any, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    total = np.asarray(_squares(x, _mean(x, axis=axis, keepdims=True), axis, keepdims))
+    return total / total.dtype.type(freedom)
+
+
+variance_here = Op(
+    "variance", _variance, inputs="x freedom",
+    meta=lambda x, freedom, *, axis, keepdims: ((TensorMeta.of(reduced_shape(x.shape, axis, keepdims), x.dtype),), None),
+    rows=lambda ins, outs, attrs: (Row((row.ins[0], None), row.outs) for row in reduction_rows(None)(ins, outs, attrs)),
+)
+"""The squares of distances from the mean, summed and divided by a number: the variance of real numbers for callers who
+need no gradient. Only kept dims may be sharded."""
+
+
 def _norm(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    if _flat_axes(x, axis) is not None:
+        return np.sqrt(_squares(x, np.zeros((1,) * x.ndim, x.dtype), axis, keepdims))
     return np.sqrt(_sum(np.square(x), axis=axis, keepdims=keepdims))
 
 
