@@ -21,16 +21,19 @@ def order(side: int, kind: str) -> Iterator[Rule]:
     """Gives functions of a square matrix about the order of its elements."""
     n = side * side // 2 * 2 - 1  # an odd number, whose median is an element
     yield "sort", lambda x: np.sort(x.ravel()), lambda x: dg.sort(x.ravel())[0]
-    yield "argsort stable", lambda x: np.argsort(x.ravel(), kind="stable"), lambda x: dg.argsort(x.ravel(), stable=True)
+    yield "argsort stable", lambda x: np.argsort(x.ravel(), kind="stable"), (
+        lambda x: dg.argsort(x.ravel(), stable=True))
     yield "msort", lambda x: np.sort(x, 0), dg.msort
     yield "unique", lambda x: np.unique(x.ravel()), lambda x: dg.unique(x.ravel())
     yield "unique of few", lambda x: np.unique(np.round(x * 50)), lambda x: dg.unique(dg.round(x * 50))
     yield "median", lambda x: np.median(x.ravel()[:n]), lambda x: dg.median(x.ravel()[:n])
     yield "nanmedian", lambda x: np.nanmedian(x.ravel()[:n]), lambda x: dg.nanmedian(x.ravel()[:n])
     for q in (0.5, 0.99):
-        yield f"quantile {q}", lambda x, q=q: np.quantile(x.ravel()[:n], q).astype(kind), lambda x, q=q: dg.quantile(x.ravel()[:n], q)
+        yield f"quantile {q}", lambda x, q=q: np.quantile(x.ravel()[:n], q).astype(kind), (
+            lambda x, q=q: dg.quantile(x.ravel()[:n], q))
     yield "topk 10", lambda x: -np.sort(np.partition(-x.ravel(), 9)[:10]), lambda x: dg.topk(x.ravel(), 10)[0]
-    yield "kthvalue", lambda x: np.partition(x.ravel(), n // 3)[n // 3], lambda x: dg.kthvalue(x.ravel(), n // 3 + 1)[0]
+    yield "kthvalue", lambda x: np.partition(x.ravel(), n // 3)[n // 3], (
+        lambda x: dg.kthvalue(x.ravel(), n // 3 + 1)[0])
     for axis in (0, 1):
         yield f"sort axis={axis}", lambda x, a=axis: np.sort(x, a), lambda x, a=axis: dg.sort(x, a)[0]
         yield (f"argsort stable axis={axis}", lambda x, a=axis: np.argsort(x, a, kind="stable"),
@@ -41,30 +44,36 @@ def order(side: int, kind: str) -> Iterator[Rule]:
                lambda x, a=axis: dg.median(x[:-1, :-1], a)[0])
         yield f"max of dim {axis}", lambda x, a=axis: np.max(x, a), lambda x, a=axis: dg.max(x, a)[0]
         yield f"min of dim {axis}", lambda x, a=axis: np.min(x, a), lambda x, a=axis: dg.min(x, a)[0]
-        yield f"cummax axis={axis}", lambda x, a=axis: np.maximum.accumulate(x, a), lambda x, a=axis: dg.cummax(x, a)[0]
+        yield f"cummax axis={axis}", lambda x, a=axis: np.maximum.accumulate(x, a), (
+            lambda x, a=axis: dg.cummax(x, a)[0])
     marks = np.linspace(0.1, 0.9, 1000).astype(kind)
     grades = dg.from_numpy(marks)
     yield "searchsorted", lambda x: np.searchsorted(marks, x.ravel()), lambda x: dg.searchsorted(grades, x.ravel())
     yield "bucketize", lambda x: np.digitize(x, marks, right=True), lambda x: dg.bucketize(x, grades)
     yield "histc", lambda x: np.histogram(x, 100, (0, 1))[0].astype(kind), lambda x: dg.histc(x, 100, 0, 1)
-    yield "histogram", lambda x: np.histogram(x, 100, (0, 1))[0].astype(kind), lambda x: dg.histogram(x, 100, range=(0, 1))[0]
+    yield "histogram", lambda x: np.histogram(x, 100, (0, 1))[0].astype(kind), (
+        lambda x: dg.histogram(x, 100, range=(0, 1))[0])
 
 
 def reductions(side: int, kind: str) -> Iterator[Rule]:
     """Gives reductions of a square matrix beyond those of `op_cases_large`."""
     for axis in (None, 0, 1):
-        for name in ("nansum", "nanmean"):
-            yield (f"{name} axis={axis}", lambda x, f=getattr(np, name), a=axis: f(x, axis=a),
-                   lambda x, f=getattr(dg, name), a=axis: f(x, dim=a))
-        yield f"var of n - 1 axis={axis}", lambda x, a=axis: np.var(x, axis=a, ddof=1), lambda x, a=axis: dg.var(x, dim=a)
-        yield f"std of n - 1 axis={axis}", lambda x, a=axis: np.std(x, axis=a, ddof=1), lambda x, a=axis: dg.std(x, dim=a)
+        for name, theirs, ours in (("nansum", np.nansum, dg.nansum), ("nanmean", np.nanmean, dg.nanmean)):
+            yield (f"{name} axis={axis}", lambda x, f=theirs, a=axis: f(x, axis=a),
+                   lambda x, f=ours, a=axis: f(x, dim=a))
+        yield f"var of n - 1 axis={axis}", lambda x, a=axis: np.var(x, axis=a, ddof=1), (
+            lambda x, a=axis: dg.var(x, dim=a))
+        yield f"std of n - 1 axis={axis}", lambda x, a=axis: np.std(x, axis=a, ddof=1), (
+            lambda x, a=axis: dg.std(x, dim=a))
         yield (f"norm axis={axis}", lambda x, a=axis: np.linalg.norm(x if a is not None else x.ravel(), axis=a),
                lambda x, a=axis: dg.norm(x, dim=a))
         for p in (1, np.inf):
-            yield (f"norm {p} axis={axis}", lambda x, a=axis, p=p: np.linalg.norm(x if a is not None else x.ravel(), p, axis=a),
+            yield (f"norm {p} axis={axis}",
+                   lambda x, a=axis, p=p: np.linalg.norm(x if a is not None else x.ravel(), p, axis=a),
                    lambda x, a=axis, p=p: dg.linalg.vector_norm(x, p, dim=a))
-    yield "cumsum flat", lambda x: np.cumsum(x, dtype=np.float64).astype(kind), lambda x: dg.cumsum(x.ravel(), 0)
-    yield "cumprod flat", lambda x: np.cumprod(x + np.asarray(0.5, kind), dtype=np.float64).astype(kind), lambda x: dg.cumprod((x + 0.5).ravel(), 0)
+    yield "cumsum flat", lambda x: np.cumsum(x), lambda x: dg.cumsum(x.ravel(), 0)
+    yield "cumprod flat", lambda x: np.cumprod(x + np.asarray(0.5, kind), dtype=np.float64).astype(kind), (
+        lambda x: dg.cumprod((x + 0.5).ravel(), 0))
     yield "trace", np.trace, dg.trace
     yield "diagonal copied", lambda x: np.diagonal(x).copy(), lambda x: dg.diagonal(x).clone()
     yield "sum of squares", lambda x: (x * x).sum(), lambda x: (x * x).sum()
@@ -108,11 +117,13 @@ def places(side: int, kind: str) -> Iterator[Rule]:
     yield "index_select 0", lambda x: np.take(x, index, 0), lambda x: dg.index_select(x, 0, t_index)
     yield "index_select 1", lambda x: np.take(x, index, 1), lambda x: dg.index_select(x, 1, t_index)
     for axis in (0, 1):
-        yield f"gather {axis}", lambda x, a=axis: np.take_along_axis(x, grid, a), lambda x, a=axis: dg.gather(x, a, t_grid)
+        yield f"gather {axis}", lambda x, a=axis: np.take_along_axis(x, grid, a), (
+            lambda x, a=axis: dg.gather(x, a, t_grid))
     yield "x[i, j]", lambda x: x[index, index[::-1]], lambda x: x[t_index, dg.flip(t_index, (0,))]
     yield "masked_select", lambda x: x[mask], lambda x: dg.masked_select(x, t_mask)
     yield "masked_fill", lambda x: put(x, mask, 0), lambda x: dg.masked_fill(x, t_mask, 0.0)
-    yield "masked_fill by where", lambda x: np.where(mask, np.asarray(0, kind), x), lambda x: dg.masked_fill(x, t_mask, 0.0)
+    yield "masked_fill by where", lambda x: np.where(mask, np.asarray(0, kind), x), (
+        lambda x: dg.masked_fill(x, t_mask, 0.0))
     yield "x[mask] = 0", lambda x: put(x, mask, 0), lambda x: set_clone(x, t_mask, 0)
     yield "x[index] = 0", lambda x: put(x, index, 0), lambda x: set_clone(x, t_index, 0)
     yield ("x[1:-1] = 0", lambda x: put(x, slice(1, -1), 0), lambda x: set_clone(x, slice(1, -1), 0))
@@ -138,7 +149,8 @@ def places(side: int, kind: str) -> Iterator[Rule]:
     yield "repeat_interleave", lambda x: np.repeat(x, 3, 0), lambda x: dg.repeat_interleave(x, 3, 0)
     yield "repeat_interleave flat", lambda x: np.repeat(x, 2), lambda x: dg.repeat_interleave(x, 2)
     yield "tile 1", lambda x: np.tile(x, (1, 3)), lambda x: x.repeat(1, 3)
-    yield "broadcast copied", lambda x: np.broadcast_to(x[0], x.shape).copy(), lambda x: x[0].expand(side, side).clone()
+    yield "broadcast copied", lambda x: np.broadcast_to(x[0], x.shape).copy(), (
+        lambda x: x[0].expand(side, side).clone())
     yield "permute copied", lambda x: np.ascontiguousarray(x.reshape(8, -1, side).transpose(2, 0, 1)), (
         lambda x: x.reshape(8, -1, side).permute(2, 0, 1).contiguous())
     yield "moveaxis copied", lambda x: np.moveaxis(x.reshape(8, -1, side), 0, 1).copy(), (
@@ -217,7 +229,8 @@ def made(side: int, kind: str) -> Iterator[Rule]:
     yield "tensor of array", lambda x: np.array(x), lambda x: dg.tensor(x.numpy())
     yield "tri", lambda x: np.tril(np.ones((side, side), dtype)), lambda x: dg.tril(dg.ones(side, side, dtype=own))
     yield "rand", lambda x: generator.random(count, dtype)[:1] * 0, lambda x: dg.rand(count, dtype=own)[:1] * 0
-    yield "randn", lambda x: generator.standard_normal(count, dtype)[:1] * 0, lambda x: dg.randn(count, dtype=own)[:1] * 0
+    yield "randn", lambda x: generator.standard_normal(count, dtype)[:1] * 0, (
+        lambda x: dg.randn(count, dtype=own)[:1] * 0)
     yield "randint", lambda x: generator.integers(0, 10, count)[:1] * 0, lambda x: dg.randint(0, 10, (count,))[:1] * 0
     yield "randperm", lambda x: generator.permutation(count)[:1] * 0, lambda x: dg.randperm(count)[:1] * 0
 
@@ -233,8 +246,10 @@ def composed(side: int, kind: str) -> Iterator[Rule]:
 
     f: Any = dg.nn.functional
     one, tenth = np.asarray(1, kind), np.asarray(0.1, kind)
-    yield "softmax 1", lambda x: (lambda e: e / e.sum(1, keepdims=True))(np.exp(x - x.max(1, keepdims=True))), lambda x: dg.softmax(x, 1)
-    yield "softmax 0", lambda x: (lambda e: e / e.sum(0, keepdims=True))(np.exp(x - x.max(0, keepdims=True))), lambda x: dg.softmax(x, 0)
+    yield "softmax 1", lambda x: (lambda e: e / e.sum(1, keepdims=True))(np.exp(x - x.max(1, keepdims=True))), (
+        lambda x: dg.softmax(x, 1))
+    yield "softmax 0", lambda x: (lambda e: e / e.sum(0, keepdims=True))(np.exp(x - x.max(0, keepdims=True))), (
+        lambda x: dg.softmax(x, 0))
     yield "log_softmax 1", log_softmax, lambda x: dg.log_softmax(x, 1)
     yield "logsumexp of all", lambda x: np.log(np.exp(x - x.max()).sum()) + x.max(), lambda x: dg.logsumexp(x, (0, 1))
     yield "layer_norm", norm, lambda x: f.layer_norm(x, (side,))
@@ -242,14 +257,17 @@ def composed(side: int, kind: str) -> Iterator[Rule]:
     yield "softplus", lambda x: np.log1p(np.exp(x)), f.softplus
     yield "silu", lambda x: x / (1 + np.exp(-x)), f.silu
     yield "elu", lambda x: np.where(x > 0, x, np.exp(x) - one), f.elu
-    yield "gelu tanh", lambda x: x * (one / 2) * (1 + np.tanh(np.asarray(0.7978845608, kind) * (x + np.asarray(0.044715, kind) * x**3))), (
+    yield "gelu tanh", (
+        lambda x: x * (one / 2) * (1 + np.tanh(np.asarray(0.7978845608, kind) * (x + np.asarray(0.044715, kind) * x**3)))), (
         lambda x: f.gelu(x, approximate="tanh"))
     yield "mse_loss", lambda x: ((x - x[0]) ** 2).mean(), lambda x: f.mse_loss(x, x[0].expand(side, side))
-    yield "normalize", lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), one * 1e-12), lambda x: f.normalize(x, dim=1)
+    yield "normalize", lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), one * 1e-12), (
+        lambda x: f.normalize(x, dim=1))
     yield "lerp", lambda x: x + tenth * (x.T - x), lambda x: dg.lerp(x, x.T, 0.1)
     yield "addcmul", lambda x: x + tenth * x * x, lambda x: dg.addcmul(x, x, x, value=0.1)
     yield "a * x + y", lambda x: tenth * x + x, lambda x: 0.1 * x + x
-    yield "polynomial", lambda x: ((x * tenth + one) * x + one) * x + tenth, lambda x: ((x * 0.1 + 1) * x + 1) * x + 0.1
+    yield "polynomial", lambda x: ((x * tenth + one) * x + one) * x + tenth, (
+        lambda x: ((x * 0.1 + 1) * x + 1) * x + 0.1)
     yield "sqrt(x*x + y*y)", lambda x: np.sqrt(x * x + x.T * x.T), lambda x: dg.sqrt(x * x + x.T * x.T)
     yield "exp(-x*x)", lambda x: np.exp(-x * x), lambda x: dg.exp(-x * x)
     yield "x - x.mean()", lambda x: x - x.mean(), lambda x: x - x.mean()
@@ -262,7 +280,8 @@ def composed(side: int, kind: str) -> Iterator[Rule]:
         lambda x: dg.cdist(x[:600, :64], x[:600, :64], compute_mode="donot_use_mm_for_euclid_dist"))
     yield "bmm", lambda x: x.reshape(8, -1, side) @ x.reshape(8, -1, side).transpose(0, 2, 1), (
         lambda x: dg.bmm(x.reshape(8, -1, side), x.reshape(8, -1, side).transpose(1, 2)))
-    yield "einsum bij,bjk->bik", lambda x: np.einsum("bij,bkj->bik", x.reshape(8, -1, side), x.reshape(8, -1, side), optimize=True), (
+    yield "einsum bij,bjk->bik", (
+        lambda x: np.einsum("bij,bkj->bik", x.reshape(8, -1, side), x.reshape(8, -1, side), optimize=True)), (
         lambda x: dg.einsum("bij,bkj->bik", x.reshape(8, -1, side), x.reshape(8, -1, side)))
     yield "einsum ij,jk->ik", lambda x: np.einsum("ij,jk->ik", x[:, :256], x[:256], optimize=True), (
         lambda x: dg.einsum("ij,jk->ik", x[:, :256], x[:256]))
@@ -339,7 +358,8 @@ def gradients(side: int, kind: str) -> Iterator[Rule]:
         ("abs", lambda x: (np.abs(x), np.sign(x)), dg.abs),
         ("1 / x", lambda x: (lambda y: (y, -y * y))(1 / x), lambda x: 1 / x),
         ("clip", lambda x: (np.clip(x, 0.2, 0.8), ((x >= 0.2) & (x <= 0.8)).astype(kind)), lambda x: dg.clip(x, 0.2, 0.8)),
-        ("where", lambda x: (np.where(x > 0.5, x, -x), np.where(x > 0.5, one, -one).astype(kind)), lambda x: dg.where(x > 0.5, x, -x)),
+        ("where", lambda x: (np.where(x > 0.5, x, -x), np.where(x > 0.5, one, -one).astype(kind)),
+         lambda x: dg.where(x > 0.5, x, -x)),
         ("sum 0", lambda x: (x.sum(0), np.ones_like(x)), lambda x: x.sum(0)),
         ("mean 1", lambda x: (x.mean(1), np.full_like(x, 1 / side)), lambda x: x.mean(1)),
         ("squared softmax", softmax, lambda x: dg.softmax(x, 1) ** 2), ("amax 1", most, lambda x: x.max(1)[0]),

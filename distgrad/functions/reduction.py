@@ -321,7 +321,7 @@ def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correc
         correction = 1 if unbiased is None else int(unbiased)
     shape = tuple(input.shape)
     axis = normalize_dims("var", dim, len(shape))
-    if not averages and not input.dtype.is_complex and is_plain(input):
+    if not averages and not input.dtype.is_complex and input._now().spec.placement is None:
         freedom = float(builtins.max(ops.reduced_count(shape, axis) - correction, 0))
         return ops.variance_here(input, freedom, axis=axis, keepdims=bool(keepdim)), None
     center = ops.mean(input, axis=axis, keepdims=True)

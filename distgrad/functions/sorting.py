@@ -133,7 +133,8 @@ def unique(
         return _asked(distinct(input, consecutive=False), return_inverse, return_counts)
     values = input.detach().numpy()
     axis = None if dim is None else normalize_dim("unique", dim, input.ndim)
-    results = np.unique(values, return_inverse=return_inverse, return_counts=return_counts, axis=axis, equal_nan=False)
+    distinct_of: Any = np.unique  # its stubs know constants only
+    results = distinct_of(values, return_inverse=return_inverse, return_counts=return_counts, axis=axis, equal_nan=False)
     if not return_inverse and not return_counts:
         return _results([results])
     if return_inverse:
@@ -259,6 +260,11 @@ def histc(input: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
         raise RuntimeError(f"histc: range of [{low}, {high}] is not finite")
     if low > high:
         raise RuntimeError(f"histc: max must be larger than min, got min={low} and max={high}")
+    from distgrad.functions.histogram import counted
+
+    found = counted(flat, None, float(low), float(high), bins)
+    if found is not None:
+        return found
     inside = (flat >= low) & (flat <= high)
     place = floor((_where(inside, flat, low) - low) * (bins / (high - low)))
     place = cast(_where(place >= bins, bins - 1, place), dtype="int64")

@@ -84,9 +84,8 @@ def _running_extreme(x: Any, sign: Any, values: Any, places: Any) -> None:
             best, where = x[o, 0, 0], 0
             for i in range(n):
                 v = x[o, i, 0]
-                better = (s * v >= s * best) | (v != v)
-                best = v if better else best
-                where = i if better else where
+                if s * v >= s * best or v != v:  # seldom: a branch, which is guessed, waits for nothing
+                    best, where = v, i
                 values[o, i, 0] = best
                 places[o, i, 0] = where
             continue
@@ -114,14 +113,27 @@ def _extreme_along(x: Any, sign: Any, values: Any, places: Any) -> None:
             best[j] = s * x[o, 0, j]
             where[j] = 0
         for first in range(0, n, _ROWS):
+            last = min(first + _ROWS, n)
             row = x[o, first]
             for j in range(inner):
                 block[j] = s * row[j]
-            for i in range(first + 1, min(first + _ROWS, n)):
+            i = first + 1
+            while i + 4 <= last:
+                a, b, c, d = x[o, i], x[o, i + 1], x[o, i + 2], x[o, i + 3]
+                for j in range(inner):
+                    most, v, w = block[j], s * a[j], s * b[j]
+                    most = v if (v > most) | (v != v) else most
+                    most = w if (w > most) | (w != w) else most
+                    v, w = s * c[j], s * d[j]
+                    most = v if (v > most) | (v != v) else most
+                    block[j] = w if (w > most) | (w != w) else most
+                i += 4
+            while i < last:
                 row = x[o, i]
                 for j in range(inner):
                     v = s * row[j]
                     block[j] = v if (v > block[j]) | (v != v) else block[j]
+                i += 1
             for j in range(inner):
                 v = block[j]
                 if (best[j] == best[j]) & ((v > best[j]) | (v != v)):
@@ -130,7 +142,7 @@ def _extreme_along(x: Any, sign: Any, values: Any, places: Any) -> None:
         for j in range(inner):
             v = best[j]
             i = where[j]
-            while not (s * x[o, i, j] == v or v != v and x[o, i, j] != x[o, i, j]):
+            while not (s * x[o, i, j] == v or (v != v and x[o, i, j] != x[o, i, j])):
                 i += 1
             where[j] = i
             best[j] = x[o, i, j]

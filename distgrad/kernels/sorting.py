@@ -118,9 +118,9 @@ def sort_lines(x: np.ndarray, axis: int, descending: bool, wants_values: bool = 
     values = np.empty(shape if wants_values else (1, 1, 1), x.dtype)
     lost = _sorters[x.itemsize](x.reshape(shape).view(unsigned), _rule(x.dtype, descending), values.view(unsigned),
                                 places, wants_values)
-    places = places.reshape(x.shape)
+    found = places.reshape(x.shape)
     if not wants_values:
-        return values, places
+        return values, found
     if lost and x.dtype.kind == "f":  # the sign of a zero is not in its key
-        return np.take_along_axis(x, places, axis), places
-    return values.reshape(x.shape), places
+        return np.take_along_axis(x, found, axis), found
+    return values.reshape(x.shape), found

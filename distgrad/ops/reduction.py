@@ -236,9 +236,16 @@ def _truth(function: np.ufunc) -> Callable[..., np.ndarray]:
 
 all = reduction("all", _truth(np.logical_and), partial="min", result="bool")
 any = reduction("any", _truth(np.logical_or), partial="max", result="bool")
+
+
+def _count_nonzero(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    if len(axis) == x.ndim and x.ndim and x.dtype.kind != "V":
+        return np.full((1,) * x.ndim if keepdims else (), np.count_nonzero(x), np.int64)
+    return _add(x != 0, axis=axis, keepdims=keepdims, dtype=np.int64)
+
+
 count_nonzero = reduction(
-    "count_nonzero",
-    lambda x, *, axis, keepdims: _add(x != 0, axis=axis, keepdims=keepdims, dtype=np.int64),
+    "count_nonzero", _count_nonzero,
     partial="sum", result="int64",
 )
 
@@ -420,13 +427,17 @@ def _variance(x: np.ndarray, freedom: Any, *, axis: Axes, keepdims: bool) -> np.
     return total / total.dtype.type(freedom)
 
 
+def _variance_vjp(g: Any, x: Any, freedom: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
+    return (x - mean(x, axis=axis, keepdims=True)) * restore(g * 2.0 / freedom, x_shape, axis, keepdims)
+
+
 variance_here = Op(
-    "variance", _variance, inputs="x freedom",
+    "variance", _variance, inputs="x freedom", vjps=(_variance_vjp, None),
     meta=lambda x, freedom, *, axis, keepdims: ((TensorMeta.of(reduced_shape(x.shape, axis, keepdims), x.dtype),), None),
     rows=lambda ins, outs, attrs: (Row((row.ins[0], None), row.outs) for row in reduction_rows(None)(ins, outs, attrs)),
 )
-"""The squares of distances from the mean, summed and divided by a number: the variance of real numbers for callers who
-need no gradient. Only kept dims may be sharded."""
+"""The squares of distances from the mean, summed and divided by a number: the variance of real numbers. Only kept dims
+may be sharded."""
 
 
 def _norm(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
