@@ -418,7 +418,7 @@ def _squares(x: np.ndarray, center: np.ndarray, axis: Axes, keepdims: bool) -> n
         return _sum(np.multiply(out, out, out=out), axis=axis, keepdims=keepdims)
     from distgrad.kernels.sums import squares
 
-    centers = np.ascontiguousarray(np.broadcast_to(center, reduced_shape(x.shape, axis, True))).reshape(flat[::2])
+    centers = np.array(np.broadcast_to(center, reduced_shape(x.shape, axis, True))).reshape(flat[::2])
     return squares(x.reshape(flat), centers).reshape(reduced_shape(x.shape, axis, keepdims))
 
 
