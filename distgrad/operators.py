@@ -5,12 +5,13 @@ Invariant: an operator is the op of that name; it answers NotImplemented for wha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from distgrad import writing
+from distgrad import temporaries, writing
 from distgrad.dispatch import NUMBERS
 from distgrad.functions import contraction, data, elementwise, movement, subscript
 from distgrad.ops import elementwise as ops
@@ -56,6 +57,56 @@ def reflected(function: Method) -> Method:
         return NotImplemented if other is NotImplemented else function(other, self)
 
     return method
+
+
+def arithmetic(op: Any, *, swapped: bool = False) -> Method:
+    """Gives an operator, as `operator` or (`swapped`) `reflected` do, that may write over an intermediate result."""
+    latest, least, frame_at, kernel = temporaries.latest, temporaries.LEAST, sys._getframe, op.kernel
+
+    def method(self: Tensor, other: Any) -> Any:
+        if type(other) not in NUMBERS and type(other) is not Tensor:
+            other = _operand(other)
+            if other is NotImplemented:
+                return NotImplemented
+        if latest[0] is not None:
+            found = temporaries.reuse(kernel, self, other, frame_at(1))
+            if found is not None:
+                temporaries.made(found, frame_at(1))
+                return found
+        result = op(self, other)
+        data = result._node.data
+        if data is not None and data.size >= least:
+            temporaries.made(result, frame_at(1))
+        return result
+
+    def turned(self: Tensor, other: Any) -> Any:
+        if not isinstance(self, Tensor):  # called as a function of the class
+            raise TypeError(f"this operator requires a Tensor, not {type(self).__name__}")
+        other = _operand(other)
+        if other is NotImplemented:
+            return NotImplemented
+        if latest[0] is not None:
+            found = temporaries.reuse(kernel, other, self, frame_at(1))
+            if found is not None:
+                temporaries.made(found, frame_at(1))
+                return found
+        result = op(other, self)
+        data = result._node.data
+        if data is not None and data.size >= least:
+            temporaries.made(result, frame_at(1))
+        return result
+
+    return turned if swapped else method
+
+
+def _power(self: Tensor, other: Any) -> Any:
+    if temporaries.latest[0] is not None and type(other) in (int, float) and other == 2:
+        found = temporaries.reuse(np.square, self, other, sys._getframe(1))
+        if found is not None:
+            temporaries.made(found, sys._getframe(1))
+            return found
+    other = _operand(other)
+    return NotImplemented if other is NotImplemented else elementwise.pow(self, other)
 
 
 def between_tensors(function: Method, *, swapped: bool = False) -> Method:
@@ -126,13 +177,13 @@ Tensor.__pos__ = elementwise.positive
 Tensor.__abs__ = elementwise.abs
 Tensor.__invert__ = _inverted  # type: ignore[assignment]  # as above
 
-Tensor.__add__ = operator(ops.add)
-Tensor.__sub__ = operator(ops.sub)
-Tensor.__mul__ = operator(ops.mul)
-Tensor.__truediv__ = operator(ops.div)
+Tensor.__add__ = arithmetic(ops.add)
+Tensor.__sub__ = arithmetic(ops.sub)
+Tensor.__mul__ = arithmetic(ops.mul)
+Tensor.__truediv__ = arithmetic(ops.div)
 Tensor.__floordiv__ = operator(ops.floor_divide)
 Tensor.__mod__ = operator(ops.remainder)
-Tensor.__pow__ = operator(elementwise.pow)
+Tensor.__pow__ = _power  # type: ignore[assignment]  # as above
 Tensor.__matmul__ = between_tensors(contraction.matmul)
 Tensor.__and__ = operator(ops.bitwise_and)
 Tensor.__or__ = operator(ops.bitwise_or)
@@ -146,10 +197,10 @@ Tensor.__le__ = operator(ops.le)
 Tensor.__gt__ = operator(ops.gt)
 Tensor.__ge__ = operator(ops.ge)
 
-Tensor.__radd__ = reflected(ops.add)
-Tensor.__rsub__ = reflected(ops.sub)
-Tensor.__rmul__ = reflected(ops.mul)
-Tensor.__rtruediv__ = Tensor.__rdiv__ = reflected(ops.div)
+Tensor.__radd__ = arithmetic(ops.add, swapped=True)
+Tensor.__rsub__ = arithmetic(ops.sub, swapped=True)
+Tensor.__rmul__ = arithmetic(ops.mul, swapped=True)
+Tensor.__rtruediv__ = Tensor.__rdiv__ = arithmetic(ops.div, swapped=True)
 Tensor.__rfloordiv__ = reflected(ops.floor_divide)
 Tensor.__rmod__ = reflected(ops.remainder)
 Tensor.__rpow__ = reflected(elementwise.pow)

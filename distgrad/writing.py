@@ -63,19 +63,25 @@ def _written(tensor: Any, data: np.ndarray) -> bool:
     return True
 
 
-def compute(tensor: Any, function: Any, *others: Any) -> bool:
-    """Writes the results of a ufunc (or clip) of the tensor and others over the tensor; False where that may not be done."""
+def compute(tensor: Any, function: Any, *others: Any, swapped: bool = False) -> bool:
+    """Writes the results of a ufunc (or clip) of the tensor and others over the tensor; False where that may not be done.
+
+    `swapped`: the tensor is the second operand of two.
+    """
     if function is not np.clip and (type(function) is not np.ufunc or function.nin != 1 + len(others)):
         return False
     data = _memory(tensor)
     if data is None:
         return False
-    operands = [_operand(data, other) for other in others]
+    operands: list[Any] = [_operand(data, other) for other in others]
     if any(operand is None for operand in operands):
         return False
     before = enter()
     try:
-        function(data, *operands, out=data)
+        if swapped:
+            function(*operands, data, out=data)  # type: ignore[call-overload]  # a ufunc here
+        else:
+            function(data, *operands, out=data)
     finally:
         leave(before)
     return _written(tensor, data)

@@ -424,6 +424,12 @@ def test_sorts_are_stable_and_equal_torch(kind: str, shape: tuple[int, ...]) -> 
 @KINDS
 def test_runs_and_extremes_along_a_dim_equal_torch(kind: Any, shape: tuple[int, ...]) -> None:
     x = with_edges(kind, *shape)
+    tall = with_edges(kind, 200, 70)  # groups of rows, the last of them short
+    for name, ours in (("max", "max_along"), ("min", "min_along")):
+        for given in (tall, np.nan_to_num(tall, nan=-3), np.zeros_like(tall)):
+            for mine, other in zip(kernel(ours, given, on=True, axis=0, keepdims=False),
+                                   getattr(torch, name)(torch.from_numpy(given), 0), strict=True):
+                np.testing.assert_array_equal(mine, other)
     given = torch.from_numpy(x)
     for dim in range(x.ndim):
         for name, ours in (("max", "max_along"), ("min", "min_along"), ("cummax", "cummax"), ("cummin", "cummin")):

@@ -27,6 +27,7 @@ LAYERS = [
     "families graph",
     "ops",
     "autodiff leaves propagate program views writing",
+    "temporaries",
     "lower engine",
     "dispatch",
     "tensor random",
