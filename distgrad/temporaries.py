@@ -31,14 +31,15 @@ _TAKING = frozenset((
     "LOAD_ATTR", "LOAD_METHOD", "BINARY_OP", "BINARY_SUBSCR", "BINARY_SLICE", "BUILD_SLICE", "BUILD_TUPLE",
     "UNARY_NEGATIVE", "PRECALL", "CALL"))
 
-# The latest large result of an operator: a weak reference to it, the id of the frame, and where in its code it was.
-latest: list[tuple[weakref.ref[Any], int, int] | None] = [None]
+# The latest large results of operators: a weak reference to each, the id of the frame, and where in its code it was.
+latest: list[tuple[weakref.ref[Any], int, int] | None] = [None, None]
 
 
 def made(tensor: Any, frame: FrameType) -> None:
     """Notes a large result of an operator that the frame runs."""
     data = tensor._node.data
     if data is not None and data.size >= LEAST and tensor._view is None and not tensor._needs_grad:
+        latest[1] = latest[0]
         latest[0] = (weakref.ref(tensor), id(frame), frame.f_lasti)
 
 
@@ -70,17 +71,25 @@ def _consumed_as(code: CodeType, made_at: int, used_at: int) -> int | None:
 
 
 def reuse(function: Any, left: Any, right: Any, frame: FrameType) -> Any:
-    """Writes an operator's result over an operand that is the latest intermediate result; None if it is not."""
-    note, latest[0] = latest[0], None
-    if note is None or function not in _ARITHMETIC or note[1] != id(frame):
+    """Writes an operator's result over an operand that is an intermediate result, the left one first; None without one."""
+    notes = latest[1], latest[0]
+    latest[:] = None, None
+    if function not in _ARITHMETIC:
         return None
-    temporary = note[0]()
-    position = _consumed_as(frame.f_code, note[2], frame.f_lasti)
-    if temporary is None or position is None or (left, right)[position] is not temporary:
-        return None
-    if sys.getrefcount(temporary) != _REFERENCES or temporary._needs_grad or temporary._shares_numpy:
-        return None
-    if function is np.square:  # x ** 2
-        return temporary if position == 0 and writing.compute(temporary, function) else None
-    other = right if position == 0 else left
-    return temporary if writing.compute(temporary, function, other, swapped=position == 1) else None
+    for note in notes:
+        if note is None or note[1] != id(frame):
+            continue
+        temporary = note[0]()
+        position = _consumed_as(frame.f_code, note[2], frame.f_lasti)
+        if temporary is None or position is None or (left, right)[position] is not temporary:
+            continue
+        if sys.getrefcount(temporary) != _REFERENCES or temporary._needs_grad or temporary._shares_numpy:
+            continue
+        other = right if position == 0 else left
+        if function is np.square:  # x ** 2
+            done = position == 0 and writing.compute(temporary, function)
+        else:
+            done = writing.compute(temporary, function, other, swapped=position == 1)
+        if done:
+            return temporary
+    return None

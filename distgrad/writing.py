@@ -55,6 +55,11 @@ def _operand(data: np.ndarray, value: Any) -> Any:
     return array
 
 
+def _is_one(operand: Any) -> bool:
+    """Says whether an operand is a one repeated, as the gradient of a sum is."""
+    return type(operand) is np.ndarray and operand.size > 1 and not any(operand.strides) and operand.flat[0] == 1
+
+
 def _written(tensor: Any, data: np.ndarray) -> bool:
     tensor._node = Node(tensor._node.spec, data)
     tensor._version += 1
@@ -76,6 +81,8 @@ def compute(tensor: Any, function: Any, *others: Any, swapped: bool = False) -> 
     operands: list[Any] = [_operand(data, other) for other in others]
     if any(operand is None for operand in operands):
         return False
+    if function is np.multiply and _is_one(operands[0]):
+        return _written(tensor, data)
     before = enter()
     try:
         if swapped:

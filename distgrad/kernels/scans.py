@@ -72,7 +72,7 @@ def scan(x: np.ndarray, axis: int, multiply: bool, backward: bool = False) -> np
 
 # Extremes: `sign` is 1 for maxima, -1 for minima --------------------------------------------------------------
 
-_ROWS = 64  # rows whose extreme is found before where it is
+_ROWS = 32  # rows whose extreme is found before where it is
 
 
 @kernel("3 float 3 i3")
@@ -84,9 +84,8 @@ def _running_extreme(x: Any, sign: Any, values: Any, places: Any) -> None:
             best, where = s * x[o, 0, 0], 0
             for i in range(n):
                 v = s * x[o, i, 0]
-                if not v < best:  # seldom: two branches, which are guessed, wait for nothing
-                    if best == best or v != v:
-                        best, where = v, i
+                if not v < best and (best == best or v != v):  # seldom: branches, which are guessed, wait for nothing
+                    best, where = v, i
                 values[o, i, 0] = s * best
                 places[o, i, 0] = where
             continue
@@ -107,30 +106,46 @@ def _running_extreme(x: Any, sign: Any, values: Any, places: Any) -> None:
 def _extreme_along(x: Any, sign: Any, values: Any, places: Any) -> None:
     outer, n, inner = x.shape
     s = x.dtype.type(sign)
+    block = np.empty(inner, x.dtype)
     for o in range(outer):
         best, where = values[o], places[o]
         for j in range(inner):
-            best[j] = x[o, 0, j]
+            best[j] = s * x[o, 0, j]
             where[j] = 0
-        for i in range(1, n):
-            row = x[o, i]
+        for first in range(0, n, _ROWS):
+            last = min(first + _ROWS, n)
+            row = x[o, first]
             for j in range(inner):
-                v = row[j]
-                better = (best[j] == best[j]) & ((s * v > s * best[j]) | (v != v))
-                best[j] = v if better else best[j]
-                where[j] = i if better else where[j]
-
-
-@kernel("3 2 i2")
-def _locate(x: Any, values: Any, places: Any) -> None:
-    """Moves each place from the first row of a group to the row that holds the value."""
-    for o in range(x.shape[0]):
-        for j in range(x.shape[2]):
-            v, i = values[o, j], places[o, j]
-            while not (x[o, i, j] == v or (v != v and x[o, i, j] != x[o, i, j])):
+                block[j] = s * row[j]
+            i = first + 1
+            while i + 4 <= last:
+                a, b, c, d = x[o, i], x[o, i + 1], x[o, i + 2], x[o, i + 3]
+                for j in range(inner):
+                    most, v, w = block[j], s * a[j], s * b[j]
+                    most = v if (v > most) | (v != v) else most
+                    most = w if (w > most) | (w != w) else most
+                    v, w = s * c[j], s * d[j]
+                    most = v if (v > most) | (v != v) else most
+                    block[j] = w if (w > most) | (w != w) else most
+                i += 4
+            while i < last:
+                row = x[o, i]
+                for j in range(inner):
+                    v = s * row[j]
+                    block[j] = v if (v > block[j]) | (v != v) else block[j]
                 i += 1
-            values[o, j] = x[o, i, j]  # the sign of a zero is that of the first
-            places[o, j] = i
+            for j in range(inner):
+                v = block[j]
+                if (best[j] == best[j]) & ((v > best[j]) | (v != v)):
+                    best[j] = v
+                    where[j] = first
+        for j in range(inner):
+            v = best[j]
+            i = where[j]
+            while not (s * x[o, i, j] == v or (v != v and x[o, i, j] != x[o, i, j])):
+                i += 1
+            where[j] = i
+            best[j] = x[o, i, j]
 
 
 def running_extreme(x: np.ndarray, axis: int, sign: float) -> tuple[np.ndarray, np.ndarray]:
@@ -145,20 +160,6 @@ def extreme_along(x: np.ndarray, axis: int, sign: float) -> tuple[np.ndarray, np
     """Gives the maxima (minima) of a contiguous x along an axis, which is dropped, and the first position of each."""
     shape = (int(np.prod(x.shape[:axis])), x.shape[axis], int(np.prod(x.shape[axis + 1 :])))
     left = (*x.shape[:axis], *x.shape[axis + 1 :])
-    outer, n, inner = shape
-    x = x.reshape(shape)
-    if inner < _ROWS or n < 2 * _ROWS:
-        values, places = np.empty((outer, inner), x.dtype), np.empty((outer, inner), np.int64)
-        _extreme_along(x, sign, values, places)
-        return values.reshape(left), places.reshape(left)
-    # numpy finds the extremes of groups of rows as quickly as memory gives them; then one group is searched.
-    reduce: Any = np.maximum.reduce if sign > 0 else np.minimum.reduce
-    whole = n // _ROWS * _ROWS
-    parts = reduce(x[:, :whole].reshape(outer, -1, _ROWS, inner), axis=2)
-    if whole < n:
-        parts = np.concatenate([parts, reduce(x[:, whole:], axis=1)[:, None]], 1)
-    groups = (parts.argmax(1) if sign > 0 else parts.argmin(1)).astype(np.int64, copy=False)
-    values = np.take_along_axis(parts, groups[:, None], 1)[:, 0]
-    groups *= _ROWS
-    _locate(x, values, groups)
-    return values.reshape(left), groups.reshape(left)
+    values, places = np.empty(left, x.dtype), np.empty(left, np.int64)
+    _extreme_along(x.reshape(shape), sign, values.reshape(shape[::2]), places.reshape(shape[::2]))
+    return values, places
