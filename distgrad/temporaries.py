@@ -70,10 +70,17 @@ def _consumed_as(code: CodeType, made_at: int, used_at: int) -> int | None:
     return None
 
 
+def _is_large(left: Any, right: Any) -> bool:
+    data = (getattr(left, "_node", None) or right._node).data
+    return data is not None and data.size >= LEAST
+
+
 def reuse(function: Any, left: Any, right: Any, frame: FrameType) -> Any:
     """Writes an operator's result over an operand that is an intermediate result, the left one first; None without one."""
     notes = latest[1], latest[0]
-    latest[:] = None, None
+    if not _is_large(left, right):
+        latest[:] = None, None  # small operators need not look here
+        return None
     if function not in _ARITHMETIC:
         return None
     for note in notes:
@@ -91,5 +98,6 @@ def reuse(function: Any, left: Any, right: Any, frame: FrameType) -> Any:
         else:
             done = writing.compute(temporary, function, other, swapped=position == 1)
         if done:
+            latest[:] = None, None
             return temporary
     return None

@@ -51,10 +51,10 @@ def test_intermediate_results_are_written_over(reused: list[bool]) -> None:
     def program(n: Any) -> Any:
         x, y = numbers(n), numbers(n, 0.5) + 1
         return (x * x + x, x + x * y, 1 - x * y, ((x * 0.1 + 1) * x + 1) * x + 0.1, (x - y) / (x + y), (x - y) ** 2,
-                (x * y).abs() + (x - y).sum() * x)
+                (x * y).abs() + (x - y).sum() * x, x * x + y * y, 2j * x + (x - 1) * y)
 
     both(program)
-    assert len(reused) == 11
+    assert len(reused) == 13
 
 
 def test_named_results_are_kept(reused: list[bool]) -> None:

@@ -105,7 +105,10 @@ def _logspace(
     start: Any, end: Any, base: Any, *, shape: tuple[int, ...], dtype: str, block: Block | None = None
 ) -> np.ndarray:
     kind = _numpy(dtype)
-    exponents = _spaced(start, end, shape, kind, block)
+    if kind.char in "fd":
+        exponents = _linspace(start, end, shape=shape, dtype="float64", block=block)
+    else:
+        exponents = _spaced(start, end, shape, kind, block)
     if kind.kind != "c" and not isinstance(base, complex):
         return np.power(float(base), exponents).astype(kind, copy=False)
     return np.power(complex(base), exponents).astype(kind, copy=False)
