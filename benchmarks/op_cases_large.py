@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import op_cases_more
 
 import distgrad as dg
 
@@ -330,3 +331,7 @@ def cases(count: int, kinds: list[str]) -> Iterator[Case]:
         yield from _movement(count, kind)
         yield from _products(kind)
         yield from _gradients(count, kind)
+        side = int(count ** 0.5) // 8 * 8
+        for name, theirs, ours in op_cases_more.rules(side, kind):
+            yield Case(f"{name} {kind}", _pair(theirs, ours, lambda s=side, k=kind: (_random((s, s), k),)),
+                       1e-3 if kind == "float32" else 1e-6)

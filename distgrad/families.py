@@ -161,10 +161,9 @@ def reduction(name: str, kernel: Callable[..., Any], vjp: Callable[..., Any] | N
                 f"shape {x.shape}"
             )
         kind = {"bool": dtypes.bool_, "int64": dtypes.int64}.get(result, x.dtype)
-        cast = None
         if result == "sum" and x.dtype.category < 2:
-            kind, cast = dtypes.int64, (dtypes.int64,)
-        return (TensorMeta.of(reduced_shape(x.shape, axis, keepdims), kind),) * len(outputs.split()), cast
+            kind = dtypes.int64  # the kernel widens block by block, without a copy of all
+        return (TensorMeta.of(reduced_shape(x.shape, axis, keepdims), kind),) * len(outputs.split()), None
 
     return Op(name, kernel, meta=meta, inputs="x", rows=reduction_rows(partial, through), outputs=outputs,
               vjps=() if vjp is None else (vjp,))

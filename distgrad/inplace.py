@@ -10,6 +10,9 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import numpy as np
+
+from distgrad import writing
 from distgrad.functions import (
     activation,
     complexes,
@@ -25,12 +28,17 @@ from distgrad.functions import (
 )
 from distgrad.functions.late import late
 from distgrad.grad_mode import mode
+from distgrad.ops import elementwise as ops
 from distgrad.tensor import Tensor
 
 # mypy: disable-error-code="attr-defined,index,method-assign,misc,operator"
 # The attributes are not declared in the class body: this module is where they are.
 
 Method = Callable[..., Any]
+
+# Functions that with one other operand are an op: their options do without it.
+_PLAIN: dict[Method, Any] = {elementwise.add: ops.add, elementwise.sub: ops.sub, elementwise.div: ops.div}
+_NUMBERS = (float, int)
 
 
 def inplace(function: Method) -> Method:
@@ -39,10 +47,21 @@ def inplace(function: Method) -> Method:
     RuntimeError when the result has another shape or a dtype of a higher category, and for a leaf that requires grad.
     """
 
+    kernel = getattr(_PLAIN.get(function, function), "kernel", None)
+
     def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        if not options and writing.compute(self, kernel, *args):
+            return self
         return self._assign(function(self, *args, **options))
 
     return method
+
+
+def _clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Limits each element to [min, max], in place."""
+    if type(min) in _NUMBERS and type(max) in _NUMBERS and writing.compute(self, np.clip, min, max):
+        return self
+    return self._assign(elementwise.clamp(self, min, max))
 
 
 def reshaping(function: Method) -> Method:
@@ -69,20 +88,23 @@ def _copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Writes the values of another tensor, broadcast and cast, into this one; gradients flow to it."""
     if not isinstance(src, Tensor):
         raise TypeError(f"copy_(): argument 'other' must be Tensor, not {type(src).__name__}")
+    if writing.put(self, Ellipsis, src):
+        return self
     return self._assign(subscript.setitem(self, Ellipsis, src))
+
+
+_filled = inplace(late("filling", "fill"))
 
 
 def _fill_(self: Tensor, value: Any) -> Tensor:
     """Writes one number (or 0-d tensor) into every element."""
-    if isinstance(value, Tensor) and value.ndim:
-        raise RuntimeError(
-            f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions; use copy_"
-        )
-    return self._assign(subscript.setitem(self, Ellipsis, value))
+    return self if type(value) in _NUMBERS and writing.put(self, Ellipsis, value) else _filled(self, value)
 
 
 def _zero_(self: Tensor) -> Tensor:
     """Writes zero into every element."""
+    if writing.put(self, Ellipsis, 0):
+        return self
     return self._assign(subscript.setitem(self, Ellipsis, 0))
 
 
@@ -107,7 +129,6 @@ def _resize_as_(self: Tensor, the_template: Tensor, memory_format: Any = None) -
 
 
 Tensor.copy_ = _copy_
-Tensor.fill_ = _fill_
 Tensor.zero_ = _zero_
 Tensor.resize_ = _resize_
 Tensor.resize_as_ = _resize_as_
@@ -138,10 +159,10 @@ Tensor.bitwise_or_ = inplace(elementwise.bitwise_or)
 Tensor.bitwise_right_shift_ = inplace(elementwise.bitwise_right_shift)
 Tensor.bitwise_xor_ = inplace(elementwise.bitwise_xor)
 Tensor.ceil_ = inplace(elementwise.ceil)
-Tensor.clamp_ = inplace(elementwise.clamp)
+Tensor.clamp_ = _clamp_
 Tensor.clamp_max_ = inplace(elementwise.clamp_max)
 Tensor.clamp_min_ = inplace(elementwise.clamp_min)
-Tensor.clip_ = inplace(elementwise.clip)
+Tensor.clip_ = _clamp_
 Tensor.copysign_ = inplace(elementwise.copysign)
 Tensor.cos_ = inplace(elementwise.cos)
 Tensor.cosh_ = inplace(elementwise.cosh)
@@ -248,6 +269,6 @@ Tensor.i0_ = inplace(special.i0)
 Tensor.igamma_ = inplace(special.igamma)
 Tensor.igammac_ = inplace(special.igammac)
 Tensor.mvlgamma_ = inplace(special.mvlgamma)
-Tensor.fill_ = inplace(late("filling", "fill"))
+Tensor.fill_ = _fill_
 Tensor.renorm_ = inplace(late("linalg_distance", "renorm"))
 Tensor.as_strided_ = inplace(late("strided", "as_strided"))

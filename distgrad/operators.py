@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad import writing
 from distgrad.dispatch import NUMBERS
 from distgrad.functions import contraction, data, elementwise, movement, subscript
 from distgrad.ops import elementwise as ops
@@ -74,13 +75,17 @@ def _updating(function: Method) -> Method:
 
     def method(self: Tensor, other: Any) -> Any:
         other = _operand(other)
-        return NotImplemented if other is NotImplemented else self._assign(function(self, other))
+        if other is NotImplemented:
+            return NotImplemented
+        return self if writing.compute(self, kernel, other) else self._assign(function(self, other))
 
+    kernel = getattr(function, "kernel", None)
     return method
 
 
 def _setitem(self: Tensor, key: Any, value: Any) -> None:
-    self._assign(subscript.setitem(self, key, value))
+    if not writing.put(self, key, value):
+        self._assign(subscript.setitem(self, key, value))
 
 
 def _dlpack(self: Tensor, **options: Any) -> Any:

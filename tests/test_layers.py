@@ -26,7 +26,7 @@ LAYERS = [
     "op",
     "families graph",
     "ops",
-    "autodiff leaves propagate program views",
+    "autodiff leaves propagate program views writing",
     "lower engine",
     "dispatch",
     "tensor random",

@@ -20,7 +20,7 @@ from distgrad.ops.creation import full
 from distgrad.ops.cumulative import cumprod
 from distgrad.ops.elementwise import abs as absolute
 from distgrad.ops.elementwise import gt, maximum, ne, where
-from distgrad.ops.linalg_common import check_matrix, check_square, column, conjugate
+from distgrad.ops.linalg_common import check_matrix, check_square, column, conjugate, cross_here
 from distgrad.ops.movement import concat, expand, permute, reshape, roll
 from distgrad.ops.movement import diagonal as main_diagonal
 
@@ -164,6 +164,9 @@ def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
     axis = normalize_dim(name, dim, len(shape))
     a = input if tuple(input.shape) == shape else expand(input, shape=shape)
     b = other if tuple(other.shape) == shape else expand(other, shape=shape)
+
+    if a.dtype is b.dtype and a.dtype.category and a._now().spec.placement is None and b._now().spec.placement is None:
+        return cross_here(a, b, axis=axis)
 
     def turned(x: Tensor, steps: int) -> Tensor:
         return roll(x, steps, axis=axis)

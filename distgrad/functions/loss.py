@@ -16,7 +16,20 @@ from distgrad.functions.normalization import pairwise_distance
 from distgrad.op import is_tensor
 from distgrad.ops import loss as ops
 from distgrad.ops.elementwise import abs as absolute
-from distgrad.ops.elementwise import clamp_min, exp, keep, log, logaddexp, minimum, neg, rsqrt, square, where, xlogy
+from distgrad.ops.elementwise import (
+    clamp_min,
+    exp,
+    keep,
+    log,
+    logaddexp,
+    minimum,
+    neg,
+    rsqrt,
+    square,
+    square_distance,
+    where,
+    xlogy,
+)
 from distgrad.warn import warn_user
 
 __all__ = ["cosine_embedding_loss", "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss",
@@ -80,6 +93,11 @@ def _weighted(loss: Tensor, weight: Tensor | None, input: Tensor, reduction: str
 
 
 @shown_as("MseLossBackward0")
+def _squares(a: Tensor, b: Tensor) -> Tensor:
+    real = a.dtype.category == 2 and b.dtype.category == 2
+    return square_distance(a, b) if real else square(a - b)
+
+
 def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
              reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """Returns the squared differences, elementwise or reduced; warns when shapes differ. PyTorch: F.mse_loss.
@@ -90,7 +108,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, re
     """
     _warn_sizes(input, target)
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return _weighted(square(input - target), weight, input, reduction)
+    return _weighted(_squares(input, target), weight, input, reduction)
 
 
 def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,

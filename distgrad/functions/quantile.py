@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from distgrad import dtypes
 from distgrad.functions.creation import full
+from distgrad.functions.data import from_numpy
 from distgrad.functions.movement import movedim
-from distgrad.functions.reduction import any, cast_to, sum
+from distgrad.functions.reduction import any, cast_to, is_plain, sum
 from distgrad.meta import normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import elementwise
 from distgrad.ops import sorting as order
 from distgrad.ops.indexing import take_along
-from distgrad.ops.movement import expand, reshape
+from distgrad.ops.movement import expand, reshape, slice
 
 __all__ = ["nanquantile", "quantile"]
 
@@ -58,6 +61,8 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
         kept = (*shape[:axis], *((1,) if keepdim and shape else ()), *shape[axis + 1 :])
         x = movedim(input, axis, -1) if input.ndim else reshape(input, shape=(1,))
     last = x.ndim - 1
+    if is_plain(x) and is_plain(levels) and not (skip and np.isnan(x.numpy()).any()):
+        return _picked(x, levels, kept, way)
     ranked, _ = order.sort(x, axis=last)
     missing = elementwise.isnan(x.detach())
     levels = reshape(levels, shape=(1,) * last + (levels.numel(),))
@@ -85,6 +90,27 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
     if scalar:
         return reshape(low, shape=kept)
     front = movedim(low, -1, 0)
+    return reshape(front, shape=(front.shape[0], *kept))
+
+
+def _picked(x: Tensor, levels: Tensor, kept: tuple[int, ...], way: str) -> Tensor:
+    """Gives the quantiles along the last dim where no gradient is asked for: only their elements are put in order."""
+    last = x.ndim - 1
+    q = levels.detach().numpy()
+    places = q.reshape(-1) * q.dtype.type(x.shape[last] - 1)
+    if way == "nearest":
+        places = np.rint(places)
+    below, above = np.floor(places), np.ceil(places)
+    first = above if way == "higher" else below
+    ranks = [*first.astype(int), *above.astype(int)] if way in ("linear", "midpoint") else first.astype(int)
+    found = order.ranked(x.detach(), axis=last, ranks=tuple(int(r) for r in ranks))
+    if way in ("linear", "midpoint"):
+        low, high = (slice(found, i * len(places), axis=last, size=len(places), step=1) for i in (0, 1))
+        share = places - below if way == "linear" else np.full_like(places, 0.5)
+        found = elementwise.lerp(low, high, from_numpy(share))
+    if q.ndim == 0:
+        return reshape(found, shape=kept)
+    front = movedim(found, -1, 0)
     return reshape(front, shape=(front.shape[0], *kept))
 
 

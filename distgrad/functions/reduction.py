@@ -15,6 +15,7 @@ from typing import Any
 from distgrad import dtypes
 from distgrad.functions.labels import shown_as
 from distgrad.functions.precision import in_float32
+from distgrad.grad_mode import mode
 from distgrad.meta import normalize_dim, normalize_dims
 from distgrad.op import OPS, is_tensor
 from distgrad.ops import elementwise, movement
@@ -87,6 +88,11 @@ def _reduce(op: Any, input: Any, dim: Dims, keepdim: bool) -> Any:
     return op(input, axis=normalize_dims(op.name, dim, input.ndim), keepdims=bool(keepdim))
 
 
+def is_plain(tensor: Any) -> bool:
+    """Says whether a tensor is in this process and what is made of it needs no gradient."""
+    return tensor._now().spec.placement is None and not (tensor._needs_grad and mode.enabled)
+
+
 def _is_whole(dim: Dims) -> bool:
     return dim is None or (not isinstance(dim, int) and not is_tensor(dim) and len(dim) == 0)
 
@@ -131,7 +137,7 @@ def nansum(input: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any = 
     """Adds up the elements over dims that are not NaN."""
     input = cast_to(input, dtype)
     if input.dtype.category >= 2:
-        input = elementwise.keep(elementwise.logical_not(elementwise.isnan(input)), input)
+        input = elementwise.without_nan(input)
     return _whole_type(_reduce(ops.sum, input, dim, keepdim), dtype)
 
 
@@ -149,7 +155,7 @@ def nanmean(input: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
             "nanmean(): expected input to have floating point or complex dtype but got "
             f"{ops.torch_name(input.dtype)}"
         )
-    count = _reduce(ops.sum, elementwise.logical_not(elementwise.isnan(input)), dim, keepdim)
+    count = _reduce(ops.sum, elementwise.eq(input, input), dim, keepdim)
     return nansum(input, dim, keepdim, dtype=dtype) / count
 
 
@@ -315,6 +321,9 @@ def _variance(input: Any, dim: Any, unbiased: bool | None, keepdim: bool, correc
         correction = 1 if unbiased is None else int(unbiased)
     shape = tuple(input.shape)
     axis = normalize_dims("var", dim, len(shape))
+    if not averages and not input.dtype.is_complex and input._now().spec.placement is None:
+        freedom = float(builtins.max(ops.reduced_count(shape, axis) - correction, 0))
+        return ops.variance_here(input, freedom, axis=axis, keepdims=bool(keepdim)), None
     center = ops.mean(input, axis=axis, keepdims=True)
     if input.dtype.is_complex:
         squares = elementwise.square(elementwise.abs(input - center))

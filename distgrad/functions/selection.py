@@ -16,7 +16,7 @@ from distgrad.functions.creation import as_size, full
 from distgrad.functions.data import from_numpy
 from distgrad.functions.indexing import nonzero
 from distgrad.functions.movement import cat, narrow
-from distgrad.functions.reduction import cast_to
+from distgrad.functions.reduction import cast_to, is_plain
 from distgrad.functions.sorting import searchsorted
 from distgrad.meta import broadcast_shapes as _broadcast
 from distgrad.op import is_tensor
@@ -49,6 +49,8 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
     known = cast_to(reshape(test_elements, shape=(count,)), kind)
     if kind is dtypes.bool_:
         values, known = cast_to(values, dtypes.uint8), cast_to(known, dtypes.uint8)
+    if is_plain(elements) and is_plain(test_elements) and kind.category < 2:
+        return from_numpy(np.isin(values.numpy(), known.numpy(), assume_unique=assume_unique, invert=invert))
     ranked, _ = order.sort(known, axis=0)
     place = ops.clamp_max(searchsorted(ranked, values), count - 1)
     found = take_rows(ranked, place, axis=0)

@@ -14,7 +14,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.functions.data import from_numpy
 from distgrad.functions.distinct import distinct, is_spread
-from distgrad.functions.reduction import return_type
+from distgrad.functions.reduction import is_plain, return_type
 from distgrad.meta import normalize_dim
 from distgrad.op import is_tensor
 from distgrad.ops import sorting as ops
@@ -59,6 +59,8 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 
 def msort(input: Tensor) -> Tensor:
     """Sorts along dim 0 (PyTorch: torch.msort)."""
+    if input.ndim and is_plain(input):
+        return ops.sorted_values(input, axis=0)
     return ops.sort(input, axis=0)[0]
 
 
@@ -131,11 +133,14 @@ def unique(
         return _asked(distinct(input, consecutive=False), return_inverse, return_counts)
     values = input.detach().numpy()
     axis = None if dim is None else normalize_dim("unique", dim, input.ndim)
-    found, inverse, counts = np.unique(values, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
-    inverse = inverse.reshape(values.shape if axis is None else -1).astype(np.int64)
-    return _results(
-        [found, *([inverse] if return_inverse else []), *([counts.astype(np.int64)] if return_counts else [])]
-    )
+    distinct_of: Any = np.unique  # its stubs know constants only
+    results = distinct_of(values, return_inverse=return_inverse, return_counts=return_counts, axis=axis, equal_nan=False)
+    if not return_inverse and not return_counts:
+        return _results([results])
+    if return_inverse:
+        inverse = results[1].reshape(values.shape if axis is None else -1)
+        results = (results[0], inverse.astype(np.int64, copy=False), *results[2:])
+    return _results([results[0], *(r.astype(np.int64, copy=False) for r in results[1:])])
 
 
 def unique_consecutive(
@@ -199,6 +204,15 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)
 
 
+def _counted(places: np.ndarray, weights: Tensor | None, length: int) -> Tensor:
+    try:
+        counts = np.bincount(places, None if weights is None else weights.detach().numpy(), length)
+    except ValueError as error:
+        raise RuntimeError(f"bincount only supports 1-d non-negative integral inputs, got {places.min()}") from error
+    kind = np.int64 if weights is None else np.float32 if weights.dtype is dtypes.float32 else np.float64
+    return from_numpy(counts.astype(kind, copy=False))
+
+
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """Counts each integer of a 1-d tensor, or sums its weights (PyTorch: torch.bincount). Reads the extremes."""
     if input.dtype.category >= 2:
@@ -214,6 +228,8 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
             f"weights should be 1-d and have the same length as input, got {tuple(weights.shape)} for "
             f"{tuple(input.shape)}"
         )
+    if is_plain(input) and (weights is None or is_plain(weights)):
+        return _counted(input.numpy(), weights, int(minlength))
     length = int(minlength)
     if input.shape[0]:
         largest, smallest = int(input.max().item()), int(input.min().item())
@@ -244,6 +260,11 @@ def histc(input: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
         raise RuntimeError(f"histc: range of [{low}, {high}] is not finite")
     if low > high:
         raise RuntimeError(f"histc: max must be larger than min, got min={low} and max={high}")
+    from distgrad.functions.histogram import counted
+
+    found = counted(flat, None, float(low), float(high), bins)
+    if found is not None:
+        return found
     inside = (flat >= low) & (flat <= high)
     place = floor((_where(inside, flat, low) - low) * (bins / (high - low)))
     place = cast(_where(place >= bins, bins - 1, place), dtype="int64")

@@ -245,6 +245,16 @@ def _gelu_tanh_backward(h: Any, x: Any, y: Any) -> None:
         y[i] = h[i] * (s - v * (linear + three * cubic * square) * (s * (one - s)))
 
 
+@kernel("1 float float 1")
+def _softplus(x: Any, beta: Any, limit: Any, y: Any) -> None:
+    zero, b, most = x.dtype.type(0), x.dtype.type(beta), x.dtype.type(limit)
+    share = x.dtype.type(1 / beta)
+    for i in range(x.size):
+        v = x[i] * b
+        soft = ((v if v > zero else zero) + _log1p(_exp(-abs(v)))) * share
+        y[i] = x[i] if v > most else soft
+
+
 # Logistic function ------------------------------------------------------------------------------------------
 
 
@@ -442,6 +452,13 @@ def gelu_tanh_backward(h: np.ndarray, x: np.ndarray) -> np.ndarray:
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Gives 1 / (1 + exp(-x))."""
     return _each(_sigmoid, x)
+
+
+def softplus(x: np.ndarray, beta: float, limit: float) -> np.ndarray:
+    """Gives log(1 + exp(beta x)) / beta; x itself where beta x is over the limit."""
+    y = np.empty(x.shape, x.dtype)
+    _softplus(x.reshape(-1), beta, limit, y.reshape(-1))
+    return y
 
 
 def silu(x: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 
 from numba import njit, types
 
-MODULES = ("activations", "elementwise", "norms", "patches", "pooling", "rows")
+MODULES = ("activations", "elementwise", "norms", "patches", "pooling", "rows", "sums")
 
 KINDS = (types.float32, types.float64)
 

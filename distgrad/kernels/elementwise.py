@@ -31,6 +31,48 @@ def _add_to_rows(y: Any, b: Any) -> None:
             y[i, j] += b[j]
 
 
+@kernel("1 1")
+def _sign(x: Any, y: Any) -> None:
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for i in range(x.size):
+        y[i] = (one if x[i] > zero else zero) - (one if x[i] < zero else zero)  # NaN gives 0
+
+
+@kernel("float float int 1")
+def _count_up(start: Any, step: Any, first: Any, y: Any) -> None:
+    for i in range(y.size):
+        y[i] = start + step * (first + i)
+
+
+@kernel("float float float int int 1")
+def _spaced(start: Any, end: Any, step: Any, count: Any, first: Any, y: Any) -> None:
+    for i in range(y.size):
+        at = first + i
+        low, high = start + step * at, end - step * (count - 1 - at)
+        y[i] = low if at < count // 2 else high
+
+
+def sign(x: np.ndarray) -> np.ndarray:
+    """Gives -1, 0 or 1 by the signs of x."""
+    y = np.empty(x.shape, x.dtype)
+    _sign(x.reshape(-1), y.reshape(-1))
+    return y
+
+
+def count_up(start: float, step: float, first: int, stop: int, kind: np.dtype) -> np.ndarray:
+    """Gives elements [first, stop) of start, start + step, ..., computed in double precision."""
+    y = np.empty(stop - first, kind)
+    _count_up(start, step, first, y)
+    return y
+
+
+def spaced(start: float, end: float, count: int, first: int, stop: int, kind: np.dtype) -> np.ndarray:
+    """Gives elements [first, stop) of `count` evenly spaced numbers, counted from the nearer end."""
+    y = np.empty(stop - first, kind)
+    _spaced(start, end, (end - start) / (count - 1) if count > 1 else 0.0, count, first, y)
+    return y
+
+
 def relu_backward(h: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Gives h where `out` is positive, else 0."""
     y = np.empty(h.shape, h.dtype)

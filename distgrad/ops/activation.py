@@ -302,6 +302,10 @@ mish_backward: Op = elementwise("mish_backward", _mish_backward, "h x", linear=(
 
 @widened
 def _softplus(x: Any, beta: Any, limit: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x) and np.ndim(beta) == 0 and beta and np.ndim(limit) == 0:
+        from distgrad.kernels import activations
+
+        return activations.softplus(x, float(beta), float(limit))
     scaled = x * beta
     return select_array(scaled > limit, x, _softplus_array(scaled) / beta)
 

@@ -243,8 +243,8 @@ def _single(x: np.ndarray, *, equation: str) -> np.ndarray:
     letters = "".join(dict.fromkeys(term))
     view = np.einsum(f"{term}->{letters}", x.astype(np.float32) if _half(x.dtype) else x)
     gone = tuple(position for position, letter in enumerate(letters) if letter not in output)
-    if gone:  # numpy's sum adds pairwise, its einsum one by one
-        view = view.sum(gone, dtype=view.dtype)
+    if gone:  # numpy's einsum adds one by one
+        view = np.asarray(sum_over.kernel(view, axis=gone, keepdims=False))
     kept = [letter for letter in letters if letter in output]
     return np.asarray(view).transpose([kept.index(letter) for letter in output]).astype(x.dtype, copy=False)
 

@@ -7,11 +7,13 @@ attribute `block` (dim, start, stop) names the block to make; `shape` stays the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import copysign
 from typing import Any
 
 import numpy as np
 
 from distgrad import dtypes
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.placement import Shard, Spec
@@ -59,16 +61,22 @@ def _numpy(dtype: str) -> np.dtype:
 
 def _full(value: Any, *, shape: tuple[int, ...], dtype: str, block: Block | None = None) -> np.ndarray:
     own = block_shape(shape, block)
-    if isinstance(value, int) and value == 0:
+    if value == 0 and (isinstance(value, int) or (isinstance(value, float) and copysign(1, value) > 0)):
         return np.zeros(own, _numpy(dtype))  # pages that the system gives already zeroed
     return np.full(own, value, _numpy(dtype))
 
 
 def _arange(start: Any, step: Any, *, shape: tuple[int, ...], dtype: str, block: Block | None = None) -> np.ndarray:
     kind = _numpy(dtype)
-    values = positions(shape, 0, block)
+    first, stop = (0, shape[0]) if block is None else block[1:]
     if dtypes.named(dtype).category < 2:
-        return (int(start) + values * int(step)).astype(kind, copy=False)
+        start, step = int(start), int(step)
+        return np.arange(start + first * step, start + stop * step, step).astype(kind, copy=False)
+    if stop - first >= compiled.LEAST and kind.char in "fd" and compiled.enabled():
+        from distgrad.kernels.elementwise import count_up
+
+        return count_up(float(start), float(step), first, stop, kind)
+    values = positions(shape, 0, block)
     return (float(start) + values * float(step)).astype(kind, copy=False)
 
 
@@ -85,6 +93,11 @@ def _spaced(start: Any, end: Any, shape: tuple[int, ...], kind: np.dtype, block:
 
 def _linspace(start: Any, end: Any, *, shape: tuple[int, ...], dtype: str, block: Block | None = None) -> np.ndarray:
     kind = _numpy(dtype)
+    first, stop = (0, shape[0]) if block is None else block[1:]
+    if stop - first >= compiled.LEAST and kind.char in "fd" and compiled.enabled():
+        from distgrad.kernels.elementwise import spaced
+
+        return spaced(float(start), float(end), shape[0], first, stop, kind)
     return _spaced(start, end, shape, kind, block).astype(kind, copy=False)
 
 
@@ -92,7 +105,10 @@ def _logspace(
     start: Any, end: Any, base: Any, *, shape: tuple[int, ...], dtype: str, block: Block | None = None
 ) -> np.ndarray:
     kind = _numpy(dtype)
-    exponents = _spaced(start, end, shape, kind, block)
+    if kind.char in "fd":
+        exponents = _linspace(start, end, shape=shape, dtype="float64", block=block)
+    else:
+        exponents = _spaced(start, end, shape, kind, block)
     if kind.kind != "c" and not isinstance(base, complex):
         return np.power(float(base), exponents).astype(kind, copy=False)
     return np.power(complex(base), exponents).astype(kind, copy=False)

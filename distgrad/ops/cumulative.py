@@ -13,6 +13,7 @@ import numpy as np
 
 from distgrad.dtypes import HALVES
 from distgrad.families import along, other_dims_rows
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_scan, movement
@@ -21,10 +22,18 @@ from distgrad.ops.elementwise import exp, keep, logaddexp_array, ne, vanish
 _WIDER = {**dict.fromkeys(HALVES, np.float32), "f": np.float64, "F": np.complex128}  # by numpy's type codes
 
 
+def _scan(x: np.ndarray, axis: int, multiply: bool, backward: bool = False) -> np.ndarray:
+    from distgrad.kernels.scans import scan
+
+    return scan(x, axis, multiply, backward)
+
+
 def _accumulate(function: np.ufunc) -> Callable[..., np.ndarray]:
     """Makes a kernel that accumulates in the wider dtype, as PyTorch does, so that long runs do not drift."""
 
     def kernel(x: np.ndarray, *, axis: int) -> np.ndarray:
+        if function is not np.logaddexp and x.size >= compiled.LEAST and compiled.fits(x):
+            return _scan(x, axis, function is np.multiply)
         wider = _WIDER.get(x.dtype.char)
         if wider is None:
             return function.accumulate(x, axis=axis)
@@ -57,11 +66,18 @@ def after(x: Any, axis: int, last: float) -> Any:
     return movement.pad(movement.slice(x, 1, axis=axis, size=x.shape[axis] - 1, step=1), last, widths=widths)
 
 
-cumsum: Op = along("cumsum", _accumulate(np.add), lambda g, axis: reverse_cumsum(g, axis=axis),
+_cumsum = _accumulate(np.add)
+cumsum: Op = along("cumsum", _cumsum, lambda g, axis: reverse_cumsum(g, axis=axis),
                result="sum", linear=True, through=across_scan.cumsum)
 
 
-reverse_cumsum: Op = along("reverse_cumsum", _from_the_end(_accumulate(np.add)), lambda g, axis: cumsum(g, axis=axis),
+def _reverse_cumsum(x: np.ndarray, *, axis: int) -> np.ndarray:
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        return _scan(x, axis, False, True)
+    return np.flip(_cumsum(np.flip(x, axis), axis=axis), axis)
+
+
+reverse_cumsum: Op = along("reverse_cumsum", _reverse_cumsum, lambda g, axis: cumsum(g, axis=axis),
                        linear=True, through=across_scan.reverse_cumsum)
 """Running sums along `axis` from the end."""
 
@@ -190,6 +206,10 @@ def _running(name: str, function: np.ufunc, through: Callable[..., Any]) -> Op:
     """Makes a running extreme; of equal elements the last one's position counts, and NaN wins."""
 
     def kernel(x: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        if x.size >= compiled.LEAST and compiled.fits(x):
+            from distgrad.kernels.scans import running_extreme
+
+            return running_extreme(x, axis, 1.0 if function is np.maximum else -1.0)
         values = function.accumulate(x, axis=axis)
         places = np.arange(x.shape[axis]).reshape(-1, *(1,) * (x.ndim - axis - 1))
         found = (x == values) | np.isnan(x)

@@ -159,6 +159,10 @@ def _sign(x: Any) -> Any:
         return np.sign(x)
     if x.size < _SMALL and x.dtype.kind == "f":
         return np.subtract(x > 0, x < 0, dtype=x.dtype)
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels.elementwise import sign
+
+        return sign(x)
     return ((x > 0).view(np.int8) - (x < 0).view(np.int8)).astype(x.dtype)  # NaN gives 0, as in PyTorch
 
 
@@ -429,6 +433,18 @@ bitwise_xor = binary("bitwise_xor", np.bitwise_xor, check=takes("bitwise_xor", 0
 bitwise_not = unary("bitwise_not", np.bitwise_not, result="promote", check=takes("bitwise_not", 0, 1))
 bitwise_left_shift = binary("bitwise_left_shift", np.left_shift, check=takes("bitwise_left_shift", 1))
 bitwise_right_shift = binary("bitwise_right_shift", np.right_shift, check=takes("bitwise_right_shift", 1))
+
+def _without_nan(x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels.sums import without_nan
+
+        return without_nan(x)
+    return keep_array(x == x, x)
+
+
+without_nan: Op = unary("without_nan", _without_nan, lambda g, x: keep(eq(x, x), g))
+"""x with 0 for NaN, whose gradient is 0."""
+
 isnan = unary("isnan", np.isnan, result="test")
 isinf = unary("isinf", np.isinf, result="test")
 isfinite = unary("isfinite", np.isfinite, result="test")
@@ -477,7 +493,12 @@ def _clamp_max_array(x: Any, high: Any) -> Any:
 def _lerp(a: Any, b: Any, w: Any) -> Any:
     # The nearer end is the one to start from, so that w = 0 and w = 1 give the ends exactly.
     if w.ndim == 0:
-        return a + w * (b - a) if w.real < 0.5 else b - (b - a) * (1 - w)
+        out = np.asarray(b - a)
+        if out.shape != np.broadcast_shapes(a.shape, b.shape, w.shape) or out.dtype != np.result_type(out, w):
+            return a + w * out if w.real < 0.5 else b - out * (1 - w)
+        if w.real < 0.5:
+            return np.add(a, np.multiply(out, w, out=out), out=out)
+        return np.subtract(b, np.multiply(out, 1 - w, out=out), out=out)
     return np.where(w.real < 0.5, a + w * (b - a), b - (b - a) * (1 - w))
 
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from distgrad import dtypes
 from distgrad.dtypes import dtype
+from distgrad.families import other_dims_rows
 from distgrad.meta import TensorMeta
-from distgrad.op import Row
+from distgrad.op import Op, Row
 from distgrad.ops.creation import eye
 from distgrad.ops.elementwise import conj, eq, logical_and, where
 from distgrad.ops.movement import diagonal, embed_diagonal, permute, reshape, slice
@@ -176,3 +177,20 @@ def conjugated(values: Any) -> Any:
     if isinstance(values, (tuple, list)):
         return [conjugated(v) for v in values]
     return values if values is None else conjugate(values)
+
+
+def _cross(a: np.ndarray, b: np.ndarray, *, axis: int) -> np.ndarray:
+    out = np.empty(a.shape, a.dtype)
+    a, b, c = (np.moveaxis(t, axis, 0) for t in (a, b, out))
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        np.multiply(a[j], b[k], out=c[i, ...])
+        c[i] -= a[k] * b[j]
+    return out
+
+
+cross_here: Op = Op(
+    "cross", _cross, meta=lambda a, b, *, axis: ((a,), None), inputs="a b", rows=other_dims_rows,
+    vjps=(lambda g, b, axis: cross_here(b, g, axis=axis), lambda g, a, axis: cross_here(g, a, axis=axis)),
+)
+"""Cross products along `axis` of operands of one shape and dtype; the axis may not be sharded."""

@@ -354,8 +354,15 @@ concat = Op("concat", lambda *xs, axis: np.concatenate(xs, axis), meta=_concat_m
 
 
 def _pad(x: np.ndarray, value: Any, *, widths: tuple[tuple[int, int], ...]) -> np.ndarray:
-    out = np.full(tuple(n + b + a for n, (b, a) in zip(x.shape, widths)), value, x.dtype)
-    out[tuple(builtins.slice(b, b + n) for n, (b, a) in zip(x.shape, widths))] = x
+    out = np.empty(tuple(n + b + a for n, (b, a) in zip(x.shape, widths)), x.dtype)
+    inner: tuple[builtins.slice, ...] = ()
+    for n, (before, after) in zip(x.shape, widths):  # the border alone is filled: its sides, dim by dim
+        if before:
+            out[(*inner, builtins.slice(None, before))] = value
+        if after:
+            out[(*inner, builtins.slice(before + n, None))] = value
+        inner = (*inner, builtins.slice(before, before + n))
+    out[inner] = x
     return out
 
 
@@ -523,7 +530,18 @@ fold: Op = Op(
 )
 
 
-clone = elementwise("clone", lambda x: np.array(x, order="C"), "x", vjps=(lambda g: g,), linear=("P",))
+
+def _clone(x: np.ndarray) -> np.ndarray:
+    if x.ndim and x.size > _MANY and 1 < x.shape[-1] <= _FEW and x.strides[-1] == 0:  # repeats: numpy copies one by one
+        out = np.empty(x.shape, x.dtype)
+        for k in range(x.shape[-1]):
+            out[..., k] = x[..., 0]
+        return out
+    return np.array(x, order="C")
+
+
+_MANY, _FEW = 4096, 16
+clone = elementwise("clone", _clone, "x", vjps=(lambda g: g,), linear=("P",))
 
 
 def _reinterpret(x: np.ndarray, *, dtype: str) -> np.ndarray:

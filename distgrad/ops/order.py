@@ -38,13 +38,25 @@ def sortable(x: np.ndarray) -> np.ndarray:
 def place_of_rank(x: np.ndarray, axis: int, rank: int) -> np.ndarray:
     """Gives the position along an axis (which is dropped) of the element with `rank` smaller ones before it."""
     x = sortable(x)
-    quick = np.take(np.argpartition(x, rank, axis), [rank], axis)
-    if np.count_nonzero(x == np.take_along_axis(x, quick, axis)) == quick.size:
-        return quick.squeeze(axis)
+    value = np.take(np.partition(x, rank, axis), [rank], axis)  # half the time of finding positions
+    equal = x == value
+    if np.count_nonzero(equal) == value.size and value.size == np.count_nonzero(value == value):
+        return equal.argmax(axis)
     keys = sort_keys(x)  # of equal elements, or NaN, the right one is still to be found
-    found = np.take_along_axis(keys, quick, axis)
+    found = sort_keys(value)
     before = np.count_nonzero(keys < found, axis=axis, keepdims=True)
     return (np.cumsum(keys == found, axis) == rank - before + 1).argmax(axis)
+
+
+def _first_of_line(x: np.ndarray, start: int, last: int, count: int, descending: bool) -> np.ndarray | None:
+    """Gives `first_places` of one line by comparing with the last element taken; None with NaN among them."""
+    parts = np.partition(x, last)
+    limit, taken = parts[last], parts[start : start + count]
+    if np.count_nonzero(taken == taken) < count:
+        return None
+    found = np.flatnonzero(x > limit if descending else x < limit)
+    found = np.sort(np.concatenate([found, np.flatnonzero(x == limit)[: count - found.size]]))
+    return found[np.argsort(sort_keys(x[found], descending=descending), kind="stable")]
 
 
 def first_places(x: np.ndarray, axis: int, count: int, *, descending: bool) -> np.ndarray:
@@ -56,6 +68,8 @@ def first_places(x: np.ndarray, axis: int, count: int, *, descending: bool) -> n
         return np.moveaxis(order, -1, axis)
     start = size - count if descending else 0
     last = start if descending else count - 1
+    if x.ndim == 1 and (quick := _first_of_line(x, start, last, count, descending)) is not None:
+        return quick
     places = np.argpartition(x, last, -1)
     found = np.sort(places[..., start : start + count], -1)  # by position, so that equal elements keep their order
     limit = np.take_along_axis(x, places[..., last : last + 1], -1)

@@ -16,6 +16,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.dtypes import HALVES
 from distgrad.families import elementwise, identity_of, kept_dim, reduced_shape, reduction, reduction_rows
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_reduction, across_select, movement
@@ -27,7 +28,8 @@ Axes = tuple[int, ...]
 _add: Any = np.add.reduce  # numpy's stubs do not know a `keepdims` that is decided at run time
 _multiply: Any = np.multiply.reduce
 _SHORT_ROW = 96  # bytes up to which turning rows into columns first makes extremes quicker (measured)
-_ONE_RUN = 1 << 15  # elements up to which numpy adds all of a contiguous array sooner (measured)
+_STRIDED = 128  # rows added up one by one before their sum joins others
+_WHOLE = frozenset("?bBhHiIlLqQ")  # numpy's type codes whose sums and products are int64
 _PAIRWISE = 4096  # longer runs are cut, so that rounding errors do not grow with the length
 
 
@@ -51,9 +53,14 @@ def _ones(size: int, kind: str) -> np.ndarray:
 def _sum_middle(x: np.ndarray) -> np.ndarray:
     """Sums a contiguous (outer, n, inner) array over n.
 
-    BLAS does it several times faster than numpy's add.reduce, which also adds long columns one by one in one precision.
+    Compiled loops and BLAS do it several times faster than numpy's add.reduce, which also adds long columns one by one
+    in one precision.
     """
     outer, n, inner = x.shape
+    if inner == 1 and compiled.enabled():
+        from distgrad.kernels.sums import sum_rows
+
+        return sum_rows(x.reshape(outer, n)).reshape(outer, 1)
     if n > _PAIRWISE:
         if inner == 1 and outer > 1 and n % 1024:
             return _add(x, axis=1)  # pairwise; the cut below would copy
@@ -78,11 +85,11 @@ def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
             factor *= x.shape[a]
             x = x[(slice(None),) * a + (slice(0, 1),)]
     contiguous = x.flags.c_contiguous or x.flags.f_contiguous
-    if contiguous and x.size <= _ONE_RUN and count_of(shape) == 1:
-        out = _add(x.reshape(-1, order="A"), keepdims=True).reshape(shape)  # pairwise
-        return out * x.dtype.type(factor) if factor != 1 else out
     if not contiguous and x.ndim - 1 in axis and x.size <= _PAIRWISE * max(x.shape[-1], 1):
         out = _add(x, axis=axis, keepdims=keepdims)  # pairwise along rows, and not too many of those
+        return out * x.dtype.type(factor) if factor != 1 else out
+    if not contiguous and len(axis) == 1 and axis[0] < x.ndim - 1 and x.shape[axis[0]] > _STRIDED:
+        out = _by_parts(x, axis[0]).reshape(shape)
         return out * x.dtype.type(factor) if factor != 1 else out
     if x.flags.f_contiguous and not x.flags.c_contiguous:
         flipped = tuple(x.ndim - 1 - a for a in axis)
@@ -90,6 +97,14 @@ def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
     else:
         out = _by_groups(np.ascontiguousarray(x), axis).reshape(shape)
     return out * x.dtype.type(factor) if factor != 1 else out
+
+
+def _by_parts(x: np.ndarray, axis: int) -> np.ndarray:
+    """Sums an array that is not contiguous over an axis, without a copy: rows in groups, then the groups' sums."""
+    before = (slice(None),) * axis
+    starts = range(0, x.shape[axis], _STRIDED)
+    parts = np.stack([_add(x[(*before, slice(start, start + _STRIDED))], axis=axis) for start in starts], axis)
+    return _by_parts(parts, axis) if len(starts) > _STRIDED else _add(parts, axis=axis)
 
 
 def _by_groups(x: np.ndarray, axis: Axes) -> np.ndarray:
@@ -111,6 +126,11 @@ def _sum(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
     kind = x.dtype.char
     if kind in HALVES:
         return np.asarray(_sum(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
+    if kind in _WHOLE:
+        if kind == "?" and len(axis) == x.ndim and x.ndim:
+            count = np.count_nonzero(x)
+            return np.full((1,) * x.ndim if keepdims else (), count, np.int64)
+        return _add(x, axis=axis, keepdims=keepdims, dtype=np.int64)
     if not axis or x.size == 0 or kind not in "fd":
         return _add(x, axis=axis, keepdims=keepdims)
     return _add_up(x, axis, keepdims)
@@ -158,6 +178,8 @@ mean = Op(
 def _prod(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
     if x.dtype.char in HALVES:
         return np.asarray(_multiply(x.astype(np.float32), axis=axis, keepdims=keepdims)).astype(x.dtype)
+    if x.dtype.char in _WHOLE:
+        return _multiply(x, axis=axis, keepdims=keepdims, dtype=np.int64)
     return _multiply(x, axis=axis, keepdims=keepdims)
 
 
@@ -214,9 +236,16 @@ def _truth(function: np.ufunc) -> Callable[..., np.ndarray]:
 
 all = reduction("all", _truth(np.logical_and), partial="min", result="bool")
 any = reduction("any", _truth(np.logical_or), partial="max", result="bool")
+
+
+def _count_nonzero(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    if len(axis) == x.ndim and x.ndim and x.dtype.kind != "V":
+        return np.full((1,) * x.ndim if keepdims else (), np.count_nonzero(x), np.int64)
+    return _add(x != 0, axis=axis, keepdims=keepdims, dtype=np.int64)
+
+
 count_nonzero = reduction(
-    "count_nonzero",
-    lambda x, *, axis, keepdims: _add(x != 0, axis=axis, keepdims=keepdims, dtype=np.int64),
+    "count_nonzero", _count_nonzero,
     partial="sum", result="int64",
 )
 
@@ -241,16 +270,21 @@ argmin = reduction("argmin", _position(np.argmin), result="int64", needs_element
 Chooser = Callable[[np.ndarray, int], np.ndarray]
 
 
-def _choice(name: str, choose: Chooser, through: Callable[..., Any]) -> Op:
+def _choice(name: str, choose: Chooser, through: Callable[..., Any], sign: float = 0.0) -> Op:
     """Makes an op that picks one element along attribute `axis` (an int): its value and its position.
 
-    `through` picks it from all workers' rows.
+    `through` picks it from all workers' rows; `sign` is 1 for the maximum, -1 for the minimum.
     """
 
     def kernel(x: np.ndarray, *, axis: int, keepdims: bool) -> tuple[np.ndarray, np.ndarray]:
         if x.size == 0:
             shape = reduced_shape(x.shape, (axis,), keepdims)
             return np.empty(shape, x.dtype), np.empty(shape, np.int64)
+        if sign and axis < x.ndim - 1 and x.size >= compiled.LEAST and compiled.fits(x):
+            from distgrad.kernels.scans import extreme_along
+
+            values, indices = extreme_along(x, axis, sign)
+            return (np.expand_dims(values, axis), np.expand_dims(indices, axis)) if keepdims else (values, indices)
         indices = np.expand_dims(choose(x, axis), axis)
         values = np.take_along_axis(x, indices, axis)
         return (values, indices) if keepdims else (values.squeeze(axis), indices.squeeze(axis))
@@ -300,17 +334,33 @@ def _middle_number_place(x: np.ndarray, axis: int) -> np.ndarray:
     return np.take_along_axis(np.argsort(x, axis, kind="stable"), middle, axis).squeeze(axis)
 
 
-max_along = _choice("max_along", lambda x, axis: np.argmax(x, axis), across_reduction.max_along)
-min_along = _choice("min_along", lambda x, axis: np.argmin(x, axis), across_reduction.min_along)
+max_along = _choice("max_along", lambda x, axis: np.argmax(x, axis), across_reduction.max_along, 1.0)
+min_along = _choice("min_along", lambda x, axis: np.argmin(x, axis), across_reduction.min_along, -1.0)
 median_along = _choice("median_along", _middle_place, across_select.median_along)
 nanmedian_along = _choice("nanmedian_along", _middle_number_place, across_select.nanmedian_along)
 
 
-def _median_of_all(place: Chooser) -> Callable[..., np.ndarray]:
+def _middle(x: np.ndarray) -> np.ndarray:
+    """Gives the lower median of a flat array of elements, NaN if there is one."""
+    x = _comparable(x)
+    rank = (x.size - 1) // 2
+    parts = np.partition(x, rank)  # NaN is last
+    if x.dtype.kind == "f" and np.isnan(parts[rank:]).any():
+        return np.array(np.nan)
+    return parts[rank]
+
+
+def _middle_number(x: np.ndarray) -> np.ndarray:
+    x = _comparable(x)
+    if x.dtype.kind == "f" and (missing := np.isnan(x)).any():
+        x = x[~missing]
+    return _middle(x) if x.size else np.array(np.nan)
+
+
+def _median_of_all(middle: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
     def kernel(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
-        flat = x.reshape(-1)
-        value = flat[place(flat, 0)] if flat.size else np.array(np.nan if x.dtype.kind in "fV" else 0).astype(x.dtype)
-        return np.asarray(value).reshape((1,) * x.ndim if keepdims else ())
+        value = middle(x.reshape(-1)) if x.size else np.array(np.nan if x.dtype.kind in "fV" else 0)
+        return np.asarray(value, x.dtype).reshape((1,) * x.ndim if keepdims else ())
 
     return kernel
 
@@ -322,9 +372,9 @@ def _median_vjp(g: Any, x: Any, y: Any, x_shape: tuple[int, ...], axis: Axes, ke
     return _shared(g, mask, x_shape, axis, keepdims)
 
 
-median_of_all = reduction("median_of_all", _median_of_all(_middle_place), _median_vjp,
+median_of_all = reduction("median_of_all", _median_of_all(_middle), _median_vjp,
                           through=across_select.median_of_all)
-nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number_place), _median_vjp,
+nanmedian_of_all = reduction("nanmedian_of_all", _median_of_all(_middle_number), _median_vjp,
                              through=across_select.nanmedian_of_all)
 
 
@@ -353,7 +403,46 @@ root = elementwise(
 """The root of attribute `degree` of non-negative numbers; its gradient at zero is zero."""
 
 
+def _flat_axes(x: np.ndarray, axis: Axes) -> tuple[int, int, int] | None:
+    """Gives the (outer, n, inner) that reducing adjacent axes of a large contiguous array comes to, else None."""
+    if x.size < compiled.LEAST or not axis or axis[-1] - axis[0] != len(axis) - 1 or not compiled.fits(x):
+        return None
+    return count_of(x.shape[: axis[0]]), reduced_count(x.shape, axis), count_of(x.shape[axis[-1] + 1 :])
+
+
+def _squares(x: np.ndarray, center: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
+    """Sums the squares of distances from a center, whose reduced dims have size 1."""
+    flat = _flat_axes(x, axis)
+    if flat is None:
+        out = np.asarray(x - center)
+        return _sum(np.multiply(out, out, out=out), axis=axis, keepdims=keepdims)
+    from distgrad.kernels.sums import squares
+
+    centers = np.array(np.broadcast_to(center, reduced_shape(x.shape, axis, True))).reshape(flat[::2])
+    return squares(x.reshape(flat), centers).reshape(reduced_shape(x.shape, axis, keepdims))
+
+
+def _variance(x: np.ndarray, freedom: Any, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    total = np.asarray(_squares(x, _mean(x, axis=axis, keepdims=True), axis, keepdims))
+    return total / total.dtype.type(freedom)
+
+
+def _variance_vjp(g: Any, x: Any, freedom: Any, x_shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Any:
+    return (x - mean(x, axis=axis, keepdims=True)) * restore(g * 2.0 / freedom, x_shape, axis, keepdims)
+
+
+variance_here = Op(
+    "variance", _variance, inputs="x freedom", vjps=(_variance_vjp, None),
+    meta=lambda x, freedom, *, axis, keepdims: ((TensorMeta.of(reduced_shape(x.shape, axis, keepdims), x.dtype),), None),
+    rows=lambda ins, outs, attrs: (Row((row.ins[0], None), row.outs) for row in reduction_rows(None)(ins, outs, attrs)),
+)
+"""The squares of distances from the mean, summed and divided by a number: the variance of real numbers. Only kept dims
+may be sharded."""
+
+
 def _norm(x: np.ndarray, *, axis: Axes, keepdims: bool) -> np.ndarray:
+    if _flat_axes(x, axis) is not None:
+        return np.sqrt(_squares(x, np.zeros((1,) * x.ndim, x.dtype), axis, keepdims))
     return np.sqrt(_sum(np.square(x), axis=axis, keepdims=keepdims))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from distgrad import dtypes
 from distgrad.families import other_dims_rows
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_blocks, across_select, across_sort
@@ -23,10 +24,23 @@ FEW_COLUMNS = 16  # up to which lines are sorted across workers; more lines are 
 _MANY_ROWS = 4096
 
 
+def _is_compiled(x: np.ndarray, axis: int) -> bool:
+    return (x.size >= compiled.LEAST and x.dtype.char in "fdlqi" and x.dtype.isnative and compiled.enabled()
+            and 64 * x.itemsize <= x.shape[axis] < 2**31)  # shorter lines cost more to count than to compare
+
+
+def _compiled_sort(x: np.ndarray, axis: int, descending: bool, wants_values: bool) -> tuple[np.ndarray, np.ndarray]:
+    from distgrad.kernels.sorting import sort_lines
+
+    return sort_lines(x, axis, descending, wants_values)
+
+
 def _argsort(x: np.ndarray, *, axis: int, descending: bool) -> np.ndarray:
     if x.ndim == 0:
         return np.zeros((), np.int64)
     x = sortable(x)
+    if _is_compiled(x, axis):
+        return _compiled_sort(x, axis, descending, False)[1]
     if not descending:
         return np.argsort(x, axis, kind="stable").astype(np.int64, copy=False)
     # Sorting the reversed row and reversing the result keeps equal elements in their order.
@@ -60,6 +74,8 @@ argsort = Op("argsort", _argsort, meta=_argsort_meta, inputs="x", rows=_order_ro
 
 
 def _sort(x: np.ndarray, *, axis: int, descending: bool) -> tuple[np.ndarray, np.ndarray]:
+    if x.ndim and _is_compiled(x, axis):
+        return _compiled_sort(x, axis, descending, True)
     order = _argsort(x, axis=axis, descending=descending)
     return (np.take_along_axis(x, order, axis) if x.ndim else np.array(x)), order
 
@@ -77,6 +93,31 @@ _sorted = Op(
 def sort(x: Any, *, axis: int, descending: bool = False, stable: bool = True) -> tuple[Any, Any]:
     """Gives the sorted elements along `axis` and their positions; always stable."""
     return tuple(_sorted(x, axis=axis, descending=descending))
+
+
+def _sort_values(x: np.ndarray, *, axis: int) -> np.ndarray:
+    return np.sort(sortable(x), axis).astype(x.dtype, copy=False)
+
+
+sorted_values = Op("sorted_values", _sort_values, inputs="x", rows=other_dims_rows,
+                   meta=lambda x, *, axis: (_argsort_meta(x, axis=axis, descending=False) and (x,), None))
+"""The elements along `axis` in rising order, for callers who need no positions and no gradient."""
+
+
+def _ranked(x: np.ndarray, *, axis: int, ranks: tuple[int, ...]) -> np.ndarray:
+    last = x.shape[axis] - 1
+    parts = np.partition(x, sorted({*ranks, last}), axis)  # NaN is last
+    out = parts.take(ranks, axis)
+    missing = np.isnan(parts.take([last], axis))
+    return np.where(missing, x.dtype.type(np.nan), out) if missing.any() else out
+
+
+def _ranked_meta(x: TensorMeta, *, axis: int, ranks: tuple[int, ...]) -> MetaResult:
+    return (TensorMeta.of((*x.shape[:axis], len(ranks), *x.shape[axis + 1 :]), x.dtype),), None
+
+
+ranked = Op("ranked", _ranked, meta=_ranked_meta, inputs="x", rows=other_dims_rows)
+"""The elements of floats that have `ranks` smaller ones before them along `axis`; NaN in lines that hold one."""
 
 
 def long_lines(x: TensorMeta, axis: int) -> bool:
