@@ -4,6 +4,10 @@
 torch in one process, distgrad with one worker, DDP with N processes, distgrad with N workers; one thread each, Adam,
 float32. A round is several steps and ends when the last has been carried out. Medians of the rounds; all sides start
 from the same parameters and their losses are compared, so that a wrong step cannot win.
+
+`--weak` adds steps of N times the batch: efficiency is one worker's (torch's) time at the plain batch over that of N. What N
+torch processes reach that have nothing to do with each other is the machine's own part in it. `--compile`: distgrad's steps
+are compiled.
 """
 
 from __future__ import annotations
@@ -66,7 +70,7 @@ def _torch_side(case: str, rank: int, world_size: int, port: int, scale: int) ->
     return steps
 
 
-def _distgrad_side(case: str, workers: int, scale: int) -> Any:
+def _distgrad_side(case: str, workers: int, scale: int, compiled: bool) -> Any:
     import distgrad as dg
 
     dg.init("local", num_workers=workers)
@@ -76,15 +80,18 @@ def _distgrad_side(case: str, workers: int, scale: int) -> Any:
     x, y = (dg.shard(dg.from_numpy(b)) for b in chosen.batch(np.random.default_rng(1), scale))
     optimizer = dg.optim.Adam(model.parameters(), lr=chosen.lr)
 
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = chosen.loss(dg, model, x, y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    chosen_step = dg.compile(step) if compiled else step
+
     def steps(count: int) -> tuple[float, list[float]]:
-        losses = []
         started = time.perf_counter()
-        for _ in range(count):
-            optimizer.zero_grad()
-            loss = chosen.loss(dg, model, x, y)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
+        losses = [chosen_step() for _ in range(count)]
         dg.synchronize()
         return time.perf_counter() - started, [loss.item() for loss in losses]
 
@@ -94,14 +101,14 @@ def _distgrad_side(case: str, workers: int, scale: int) -> Any:
 def serve(side: str, case: str, rank: int, world_size: int, port: int, scale: int, address: tuple[str, int]) -> None:
     """Answers "run so many steps" until told to stop; every process of a side runs this."""
     with Client(address, authkey=b"bench") as connection:
-        if side == "torch":
-            steps = _torch_side(case, rank, world_size, port, scale)
+        if side in ("torch", "apart"):
+            steps = _torch_side(case, *((rank, world_size) if side == "torch" else (0, 1)), port, scale)
         else:
-            steps = _distgrad_side(case, world_size, scale)
+            steps = _distgrad_side(case, world_size, scale, side == "compiled")
         connection.send(rank)
         while (count := connection.recv()) is not None:
             connection.send(steps(count))
-    if side != "torch":
+    if side not in ("torch", "apart"):
         import distgrad as dg
 
         dg.shutdown()
@@ -113,7 +120,7 @@ class Side:
     def __init__(self, side: str, case: str, world_size: int, scale: int, listener: Listener) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        count = world_size if side == "torch" else 1
+        count = world_size if side in ("torch", "apart") else 1
         self.processes = [
             subprocess.Popen([sys.executable, os.path.abspath(__file__), "--serve", side, case, str(rank),
                               str(world_size), str(port), str(scale), str(listener.address[1])])
@@ -143,14 +150,17 @@ class Side:
             process.wait(timeout=60)
 
 
-def compare(case: str, workers: int, rounds: int, weak: bool, listener: Listener) -> dict[str, Any]:
+def compare(case: str, workers: int, rounds: int, weak: bool, compiled: bool, listener: Listener) -> dict[str, Any]:
     """Gives medians and ratios of one case."""
+    ours = "compiled" if compiled else "distgrad"
     names = {
-        "torch_1": ("torch", 1, 1), "distgrad_1": ("distgrad", 1, 1),
-        f"ddp_{workers}": ("torch", workers, 1), f"distgrad_{workers}": ("distgrad", workers, 1),
+        "torch_1": ("torch", 1, 1), "distgrad_1": (ours, 1, 1),
+        f"ddp_{workers}": ("torch", workers, 1), f"distgrad_{workers}": (ours, workers, 1),
     }
     if weak:
-        names[f"distgrad_{workers}_weak"] = ("distgrad", workers, workers)
+        names[f"distgrad_{workers}_weak"] = (ours, workers, workers)
+        names[f"ddp_{workers}_weak"] = ("torch", workers, workers)
+        names[f"apart_{workers}_weak"] = ("apart", workers, 1)
     sides = {}
     try:
         for name, (side, size, scale) in names.items():
@@ -175,6 +185,8 @@ def compare(case: str, workers: int, rounds: int, weak: bool, listener: Listener
     row["ratio"] = statistics.median(a / b for a, b in zip(times[f"distgrad_{workers}"], times[f"ddp_{workers}"]))
     if weak:
         row["weak_efficiency"] = median["distgrad_1"] / median[f"distgrad_{workers}_weak"]
+        row["ddp_weak_efficiency"] = median["torch_1"] / median[f"ddp_{workers}_weak"]
+        row["apart_weak_efficiency"] = median["torch_1"] / median[f"apart_{workers}_weak"]
     return row
 
 
@@ -185,12 +197,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--weak", action="store_true", help="also the batch grown with the workers")
+    parser.add_argument("--compile", action="store_true", help="distgrad's steps are compiled")
     parser.add_argument("--json")
     given = parser.parse_args()
     rows = []
     with Listener(("127.0.0.1", 0), authkey=b"bench") as listener:
         for case in given.cases:
-            rows.append(compare(case, given.workers, given.rounds, given.weak, listener))
+            rows.append(compare(case, given.workers, given.rounds, given.weak, given.compile, listener))
             table(rows[-1:])
     write(given.json, {"rows": rows})
 
