@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -363,3 +364,20 @@ def test_threads_are_what_the_library_says():
     assert threads.pin(2) == 2
     assert os.environ["OMP_NUM_THREADS"] == "2"
     assert threads.pin(1) == 1
+
+
+@pytest.mark.parametrize(("before", "during", "set_meanwhile"), [
+    ((700, 10, 10), (20_000, 10, 10), None), ((0, 10, 10), (0, 10, 10), None), ((50_000, 5, 5), (50_000, 5, 5), None),
+    ((700, 10, 10), (20_000, 10, 10), (900, 9, 9)),
+])
+def test_the_collector_starts_later_while_a_session_runs(before, during, set_meanwhile):
+    usual = gc.get_threshold()
+    try:
+        gc.set_threshold(*before)
+        with dg.init(local_mode=True):
+            assert gc.get_threshold() == during
+            if set_meanwhile is not None:
+                gc.set_threshold(*set_meanwhile)
+        assert gc.get_threshold() == (set_meanwhile or before)
+    finally:
+        gc.set_threshold(*usual)

@@ -115,6 +115,8 @@ def init(
         ClusterError: the cluster cannot be reached or does not give the workers.
         ValueError, TypeError: an argument is of no use.
 
+    While the session runs, Python's collector of cycles starts at 20,000 objects instead of 700: a step's graph is no garbage.
+
     Returns the session, a context manager that shuts down on exit.
     """
     if _running:
@@ -153,8 +155,10 @@ def init(
         # What is registered last runs first: the workers' answers are taken before Ray's own exit handler ends Ray.
         atexit.unregister(shutdown)
         atexit.register(shutdown)
-    from distgrad.runtime.coordinator import Coordinator  # here: importing distgrad stays quick
+    from distgrad.runtime import collector  # here: importing distgrad stays quick
+    from distgrad.runtime.coordinator import Coordinator
 
+    collector.relax()
     coordinator = Coordinator(backend, shard_threshold=threshold, shard_optimizer=shard_optimizer)
     session = Session(coordinator, local=local_mode)
     _running[:] = [session]
@@ -179,6 +183,9 @@ def shutdown() -> None:
                 "operations that failed and whose results were never read, recorded at: %s", ", ".join(unread)
             )
     finally:
+        from distgrad.runtime import collector
+
+        collector.restore()
         coordinator.close()
 
 
