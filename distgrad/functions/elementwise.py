@@ -455,11 +455,11 @@ def lerp(input: Any, end: Any, weight: Any) -> Any:
 @in_float32()
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
     """Gives input + value * tensor1 * tensor2, broadcasting."""
-    if _is_one(value):
-        return input + tensor1 * tensor2  # by operators, which write over intermediate results
-    if not is_tensor(value) and max(t.dtype.category for t in (input, tensor1, tensor2)) < 2:
-        value = int(value)
-    return input + tensor1 * tensor2 * value
+    product = ops.mul(tensor1, tensor2)
+    if not _is_one(value):
+        integral = product.dtype.category < 2 and input.dtype.category < 2
+        product = ops.mul(product, int(value) if integral and not is_tensor(value) else value)
+    return ops.add(input, product)
 
 
 @in_float32()

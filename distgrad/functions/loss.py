@@ -92,12 +92,12 @@ def _weighted(loss: Tensor, weight: Tensor | None, input: Tensor, reduction: str
 # Regression -------------------------------------------------------------------------------------------------
 
 
-@shown_as("MseLossBackward0")
 def _squares(a: Tensor, b: Tensor) -> Tensor:
     real = a.dtype.category == 2 and b.dtype.category == 2
     return square_distance(a, b) if real else square(a - b)
 
 
+@shown_as("MseLossBackward0")
 def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
              reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """Returns the squared differences, elementwise or reduced; warns when shapes differ. PyTorch: F.mse_loss.
