@@ -158,6 +158,9 @@ def test_logit_loss_and_its_slope(kind: Any) -> None:
     (total,) = agree("mean_logit_loss", x, target, size_of_terms=4)
     np.testing.assert_allclose(total, y.mean(dtype=np.float64), rtol=1e-6 if kind is np.float32 else 1e-13)
     agree("logit_gradient", x, target, np.asarray(kind(0.3)), size_of_terms=1)
+    (total,) = agree("mean_square_distance", x, target, size_of_terms=8)
+    np.testing.assert_allclose(total, np.mean((x - target) ** 2, dtype=np.float64), rtol=1e-6 if kind is np.float32 else 1e-13)
+    agree("scaled_difference", x, target, np.asarray(kind(0.3)), size_of_terms=2)
     edges = np.array([np.inf, -np.inf, np.nan, 0.0] * SIZE, kind)
     agree("binary_cross_entropy_with_logits", edges, np.ones_like(edges))
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad import dtypes
 from distgrad.functions.activation import log_softmax
 from distgrad.functions.creation import arange
 from distgrad.functions.labels import shown_as
-from distgrad.functions.loss import legacy_reduction, reduced
+from distgrad.functions.loss import has_plain_mean, legacy_reduction, reduced
 from distgrad.functions.precision import in_float32
 from distgrad.ops import loss as ops
 from distgrad.ops.elementwise import clamp_min, keep, square
@@ -180,7 +179,7 @@ def binary_cross_entropy_with_logits(
     reduction = legacy_reduction(size_average, reduce, reduction)
     if input.shape != target.shape:
         raise ValueError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
-    if pos_weight is None and weight is None and reduction == "mean" and _plain(input, target):
+    if pos_weight is None and weight is None and reduction == "mean" and has_plain_mean(input, target):
         return ops.mean_logit_loss(input, target)
     if pos_weight is None:
         loss = ops.binary_cross_entropy_with_logits(input, target)
@@ -188,11 +187,6 @@ def binary_cross_entropy_with_logits(
         log_weight = (pos_weight - 1) * target + 1
         loss = (1 - target) * input + log_weight * ops.binary_cross_entropy_with_logits(input, 1.0)
     return reduced(loss if weight is None else loss * weight, reduction)
-
-
-def _plain(input: Tensor, target: Tensor) -> bool:
-    """Says whether losses of these are of one wide dtype and have a mean."""
-    return input.dtype is target.dtype and input.dtype in (dtypes.float32, dtypes.float64) and input.shape.numel() > 0
 
 
 def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | None = None,

@@ -31,6 +31,13 @@ def _add_to_rows(y: Any, b: Any) -> None:
             y[i, j] += b[j]
 
 
+@kernel("1 1 1 1")
+def _scaled_difference(a: Any, b: Any, s: Any, y: Any) -> None:
+    factor = s[0]
+    for i in range(a.size):
+        y[i] = (a[i] - b[i]) * factor
+
+
 @kernel("1 1")
 def _sign(x: Any, y: Any) -> None:
     zero, one = x.dtype.type(0), x.dtype.type(1)
@@ -50,6 +57,13 @@ def _spaced(start: Any, end: Any, step: Any, count: Any, first: Any, y: Any) -> 
         at = first + i
         low, high = start + step * at, end - step * (count - 1 - at)
         y[i] = low if at < count // 2 else high
+
+
+def scaled_difference(a: np.ndarray, b: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Gives a - b times the one element of s."""
+    y = np.empty(a.shape, a.dtype)
+    _scaled_difference(a.reshape(-1), b.reshape(-1), s.reshape(-1), y.reshape(-1))
+    return y
 
 
 def sign(x: np.ndarray) -> np.ndarray:

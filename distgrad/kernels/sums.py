@@ -68,6 +68,19 @@ def _squares_of_columns(x: Any, centers: Any, out: Any) -> None:
                 target[j] = totals[j]
 
 
+@kernel("1 1 1")
+def _square_distance(a: Any, b: Any, out: Any) -> None:
+    total = 0.0
+    for first in range(0, a.size, _RUN):
+        x, y = a[first : first + _RUN], b[first : first + _RUN]
+        part = a.dtype.type(0)
+        for j in range(x.size):
+            d = x[j] - y[j]
+            part += d * d
+        total += part
+    out[0] = total
+
+
 @kernel("1 1")
 def _without_nan(x: Any, out: Any) -> None:
     for i in range(x.size):
@@ -82,6 +95,13 @@ def squares(x: np.ndarray, centers: np.ndarray) -> np.ndarray:
     else:
         _squares_of_columns(x, centers, out)
     return out
+
+
+def square_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Adds up (a - b) ** 2 over all elements; a 0-d array."""
+    out = np.empty(1, a.dtype)
+    _square_distance(a.reshape(-1), b.reshape(-1), out)
+    return out.reshape(())
 
 
 def without_nan(x: np.ndarray) -> np.ndarray:

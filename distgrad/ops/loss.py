@@ -6,7 +6,7 @@ rows moves nothing but its final sum. `nll` and `nll_spread` are adjoint to each
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any
 
@@ -145,24 +145,55 @@ def _logit_slope(x: np.ndarray, target: np.ndarray) -> np.ndarray:
     return sigmoid.kernel(x) - target
 
 
-def _mean_logit_loss(x: np.ndarray, target: np.ndarray, *, count: int | None = None) -> np.ndarray:
-    if x.size >= compiled.LEAST and compiled.fits(x, target):
-        from distgrad.kernels import activations
-
-        total = activations.logit_loss_sum(x, target)
-    else:
-        total = np.asarray(_logit_loss(x, target).sum())
-    return total / x.dtype.type(x.size if count is None else count)
-
-
-def _mean_logit_meta(x: TensorMeta, target: TensorMeta) -> MetaResult:
-    assert x.shape == target.shape and x.dtype is target.dtype  # the function asks
+def _mean_meta(x: TensorMeta, target: TensorMeta) -> MetaResult:
+    assert x.shape == target.shape and x.dtype is target.dtype and x.dtype.category == 2  # `functions` ask
     return (TensorMeta.of((), x.dtype),), None
 
 
-def _mean_logit_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
+def _mean_rows(ins: Sequence[TensorMeta], outs: Sequence[TensorMeta], attrs: dict[str, Any]) -> Iterable[Row]:
     for dim in range(ins[0].ndim):
         yield Row((dim, dim), ("sum",))
+
+
+def _mean(name: str, total: Callable[..., np.ndarray], by_x: Callable[..., Any], by_target: Callable[..., Any]) -> Op:
+    """Makes the op of a loss's mean over two tensors of one shape and dtype, whose elementwise losses are never stored.
+
+    `total` adds them up; the rules give the slopes times a 0-d tensor.
+    """
+
+    def kernel(x: np.ndarray, target: np.ndarray, *, count: int | None = None) -> np.ndarray:
+        return total(x, target) / x.dtype.type(x.size if count is None else count)
+
+    return Op(
+        name, kernel, meta=_mean_meta, inputs="x target", rows=_mean_rows,
+        vjps=(lambda g, x, target: by_x(x, target, g / max(prod(x.shape), 1)),
+              lambda g, x, target: by_target(x, target, g / max(prod(x.shape), 1))),
+        localize=lambda attrs, ins, outs, rank: {**attrs, "count": prod(ins[0].shape)},
+    )
+
+
+def _logit_total(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    if x.size >= compiled.LEAST and compiled.fits(x, target):
+        from distgrad.kernels import activations
+
+        return activations.logit_loss_sum(x, target)
+    return np.asarray(_logit_loss(x, target).sum())
+
+
+def _square_total(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    if x.size >= compiled.LEAST and compiled.fits(x, target):
+        from distgrad.kernels import sums
+
+        return sums.square_distance(x, target)
+    return np.asarray(np.square(x - target).sum())
+
+
+def _scaled_difference(a: np.ndarray, b: np.ndarray, s: np.ndarray) -> np.ndarray:
+    if a.size >= compiled.LEAST and s.size == 1 and s.dtype == a.dtype and compiled.fits(a, b):
+        from distgrad.kernels import elementwise
+
+        return elementwise.scaled_difference(a, b, s)
+    return (a - b) * s
 
 
 def _logit_gradient(x: np.ndarray, target: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -198,18 +229,23 @@ binary_cross_entropy_with_logits = binary(
 logit_slope: Op = binary("logit_slope", widened(_logit_slope), (lambda g, a: g * _logistic_slope(a), lambda g: neg(g)))
 
 
-# The mean of the losses, and the slope of it by the logits: logit_slope times what a mean hands on.
-mean_logit_loss = Op(
-    "mean_logit_loss", _mean_logit_loss, meta=_mean_logit_meta, inputs="x target", rows=_mean_logit_rows,
-    vjps=(
-        lambda g, x, target: logit_gradient(x, target, g / max(prod(x.shape), 1)),
-        lambda g, x: neg(x * (g / max(prod(x.shape), 1))),
-    ),
-    localize=lambda attrs, ins, outs, rank: {**attrs, "count": prod(ins[0].shape)},
+mean_logit_loss = _mean(
+    "mean_logit_loss", _logit_total, lambda x, target, s: logit_gradient(x, target, s), lambda x, target, s: neg(x * s)
 )
+# logit_slope times what a mean hands on.
 logit_gradient: Op = elementwise(
     "logit_gradient", widened(_logit_gradient), "a b s",
     vjps=(lambda g, a, s: g * (s * _logistic_slope(a)), lambda g, s: neg(g * s), lambda g, a, b: g * logit_slope(a, b)),
+)
+
+
+mean_square_distance = _mean(
+    "mean_square_distance", _square_total, lambda x, target, s: scaled_difference(x, target, s * 2.0),
+    lambda x, target, s: scaled_difference(target, x, s * 2.0),
+)
+scaled_difference: Op = elementwise(
+    "scaled_difference", _scaled_difference, "a b s",
+    vjps=(lambda g, s: g * s, lambda g, s: neg(g * s), lambda g, a, b: g * (a - b)),
 )
 
 
