@@ -20,6 +20,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.families import is_number
 from distgrad.grad_mode import mode
+from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 
@@ -112,18 +113,45 @@ def _rnn_backward(gy: np.ndarray, gh: np.ndarray, slope: np.ndarray, w_hh: np.nd
     return d, gh
 
 
+def _fits_cells(sequence: np.ndarray, w_hr: Any, steps: _Steps) -> bool:
+    """Says whether a compiled loop makes the steps: all rows have all of them, which are long enough together."""
+    return steps.shortest == steps.count and not isinstance(w_hr, np.ndarray) and compiled.takes(sequence)
+
+
+def _halves(w_hh: np.ndarray) -> np.ndarray:
+    """Gives 1/2 for the rows of the gates i, f and o, and 1 for those of g.
+
+    sigmoid(x) = (1 + tanh(x / 2)) / 2: with these factors one tanh serves all four gates.
+    """
+    size = w_hh.shape[0] // 4
+    scale = np.full(4 * size, 0.5, w_hh.dtype)
+    scale[2 * size : 3 * size] = 1.0
+    return scale
+
+
 def _lstm_forward(pre: np.ndarray, h: np.ndarray, c: np.ndarray, w_hh: np.ndarray, w_hr: Any, steps: _Steps) -> Arrays:
+    """Goes through the steps; `pre` and `w_hh` are multiplied by `_halves` already."""
     size = c.shape[1]
     y = np.zeros((*pre.shape[:2], h.shape[1]), pre.dtype)
     workspace = np.empty((*pre.shape[:2], 5 * size), pre.dtype)
-    # sigmoid(x) = (1 + tanh(x / 2)) / 2: with these factors one tanh serves all four gates.
-    scale = np.full(4 * size, 0.5, pre.dtype)
-    scale[2 * size : 3 * size] = 1.0
-    offset = 1.0 - scale
-    offset[2 * size : 3 * size] = 0.0
-    pre = pre * scale
-    recurrent = w_hh.T * scale
+    scale = _halves(w_hh)
+    offset = np.where(scale == 1, 0, scale).astype(pre.dtype)
+    recurrent = np.ascontiguousarray(w_hh.T)
     project = None if not isinstance(w_hr, np.ndarray) else w_hr.T
+    if _fits_cells(pre, w_hr, steps):
+        from distgrad.kernels.recurrent import lstm_cell
+
+        c = np.array(c, pre.dtype)
+        for t in steps:
+            arrived = h @ recurrent
+            arrived += pre[t]
+            np.tanh(arrived, out=arrived)
+            new_c = np.empty_like(c)
+            lstm_cell(arrived, c, workspace[t], new_c)
+            c = new_c
+            h = workspace[t, :, 3 * size : 4 * size] * np.tanh(c)
+            y[t] = h
+        return y, h, c, workspace
     for t in steps:
         gates = workspace[t, :, : 4 * size]
         np.add(pre[t], h @ recurrent, out=gates)
@@ -148,6 +176,16 @@ def _lstm_backward(gy: np.ndarray, gh: np.ndarray, gc: np.ndarray, c: np.ndarray
     gates, cells = workspace[..., : 4 * size], workspace[..., 4 * size :]
     previous = steps.before(cells, c)
     squashed = np.tanh(cells)
+    if _fits_cells(workspace, w_hr, steps):
+        from distgrad.kernels.recurrent import lstm_cell_backward
+
+        made = np.empty(gates.shape, gates.dtype)
+        above, gh, gc = (np.array(v, gates.dtype, order="C") for v in (gy, gh, gc))  # to be written to, and of one kind
+        workspace = workspace if workspace.flags.carray else workspace.copy()
+        for t in steps.backward():
+            lstm_cell_backward(workspace[t], previous[t], squashed[t], above[t], gh, gc, made[t])
+            gh = made[t] @ w_hh
+        return made, made, gh, gc, 0.0
     slope = gates * (1 - gates)
     candidate, out = gates[..., 2 * size : 3 * size], gates[..., 3 * size :]
     slope[..., 2 * size : 3 * size] = 1 - candidate * candidate
@@ -261,10 +299,13 @@ def _forward(kind: str) -> Callable[..., Arrays]:
         x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr = map(_wide, (x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr))
         x = _time_first(x, time_axis)
         steps = _Steps(x.shape[0], reverse, lengths)
+        bias = b_ih if kind == "gru" else b_ih + b_hh
+        if kind == "lstm":  # powers of two: the same bits as if what arrives was multiplied
+            scale = _halves(w_hh)
+            w_ih, w_hh, bias = w_ih * scale[:, None], w_hh * scale[:, None], bias * scale
         pre = _product(x, w_ih.T)
-        pre += b_ih
-        if kind != "gru":
-            pre += b_hh
+        if isinstance(bias, np.ndarray):
+            pre += bias
         if kind == "lstm":
             y, last, cell, workspace = _lstm_forward(pre, h, c, w_hh, w_hr, steps)
         elif kind == "gru":
@@ -306,10 +347,12 @@ def _backward(kind: str) -> Callable[..., Arrays]:
         else:
             d_in, grad_h = _rnn_backward(gy, gh, _ACTIVATIONS[kind][1](y), w_hh, steps)
             d_again = d_in
+        bias_in = d_in.sum((0, 1))
+        bias_again = bias_in if d_again is d_in else d_again.sum((0, 1))
         grad_x = _product(d_in, w_ih) if input_gradient else np.zeros(x.shape, x.dtype)
         grads = (
             grad_x if time_axis == 0 else grad_x.swapaxes(0, 1), grad_h, grad_c, _weight_gradient(d_in, x),
-            _weight_gradient(d_again, before), d_in.sum((0, 1)), d_again.sum((0, 1)), grad_projection,
+            _weight_gradient(d_again, before), bias_in, bias_again, grad_projection,
         )
         return tuple(np.asarray(v).astype(given, copy=False) for v in grads)
 
