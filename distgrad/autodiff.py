@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distgrad.grad_mode import mode
-from distgrad.graph import Plan
+from distgrad.graph import Plan, held_site, session
 from distgrad.handles import RemovableHandle
 from distgrad.op import OPS, Rule
 from distgrad.placement import Partial, Shard
@@ -325,6 +325,8 @@ def run_backward(
             known = leaves.get(id(edge))
             leaves[id(edge)] = (edge, g if known is None else known[1] + g)
 
+    running = session()
+    site = None if running is None else running.site()
     before = mode.enabled, mode.track_views, mode.quiet
     warnings = enter()
     # In a reverse pass gradients are recorded for `create` only, and views are not tracked.
@@ -344,6 +346,8 @@ def run_backward(
                 if fn not in needed:  # type: ignore[operator]  # needed is a set whenever targets is
                     continue
             fn.check()
+            if type(fn) is GradFn and fn.hooks is None:  # no code of the user's runs from here on
+                held_site[0] = site
             if targets is None or not isinstance(fn, GradFn):
                 cotangents = fn.cotangents(gs, create, make)
             else:
@@ -357,7 +361,9 @@ def run_backward(
             for edge, g in zip(fn.edges, cotangents):
                 if edge is not None and g is not None:
                     arrive(edge, g)
+            held_site[0] = None
     finally:
+        held_site[0] = None
         mode.enabled, mode.track_views, mode.quiet = before
         leave(warnings)
     for key, (_, g) in leaves.items():

@@ -131,6 +131,8 @@ class Session(Protocol):
     @property
     def by_nodes(self) -> bool: ...
 
+    def site(self) -> Any: ...
+
     def record(self, plan: Plan, inputs: list[Any]) -> tuple[Node, ...]: ...
 
     def fetch(self, node: Node) -> np.ndarray: ...
@@ -141,6 +143,9 @@ class Session(Protocol):
 
     def creation_placement(self, shape: tuple[int, ...], nbytes: int) -> Placement: ...
 
+
+held_site: list[Any] = [None]
+"""The user's line that a reverse pass was begun at, while rules of ours run in it: not looked for again for each call."""
 
 _session: list[Session | None] = [None]
 recorder: list[Any] = [None]  # what watches the recording of a compiled function, see runtime.compiled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import re
 import weakref
 from typing import Any
@@ -534,3 +535,42 @@ def test_history_is_not_kept_by_detached_values() -> None:
         gc.collect()
         assert history() is None
     assert kept[0].tolist() == [2.0, 2.0, 2.0]
+
+
+def test_what_a_reverse_pass_records_belongs_to_its_line_and_what_a_hook_does_to_the_hooks():
+    from distgrad import graph
+    from distgrad.runtime.sites import where
+
+    class Double(dg.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return g * 2  # of the user's rule
+
+    def lines() -> list[int]:
+        return [int(where(call.site).rpartition(":")[2]) for call in graph.session().pending]
+
+    here = inspect.currentframe().f_code.co_firstlineno
+    source = inspect.getsource(inspect.currentframe()).splitlines()
+    rule, hook, back = (here + next(i for i, line in enumerate(source) if line.endswith(mark))
+                        for mark in ("# of the user's rule", "# of the hook", "# the reverse pass"))
+    with dg.init(local_mode=True, num_workers=2):
+        x = dg.shard(dg.arange(6.0, dtype=dg.float64)).requires_grad_()
+        y = x.sin() * x
+        y.register_hook(
+            lambda g: g.exp()  # of the hook
+        )
+        loss = Double.apply(y).cos().sum()
+        before = len(lines())
+        loss.backward()  # the reverse pass
+        made = lines()[before:]
+        assert {rule, hook, back} == set(made)
+        assert made.count(back) > 4
+        assert made.count(hook) == 1
+        assert graph.held_site == [None]
+        with pytest.raises(RuntimeError, match="second time"):
+            loss.backward()
+        assert graph.held_site == [None]

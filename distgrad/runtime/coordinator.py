@@ -78,6 +78,10 @@ class Coordinator:
         """Whether there are several nodes, and several workers on one: what they send each other costs most."""
         return 1 < self.backend.nodes < self.world_size
 
+    def site(self) -> Any:
+        """Gives where the user's code is now."""
+        return user_site()
+
     # Recording ------------------------------------------------------------------------------------------------
 
     def record(self, plan: Plan, values: list[Any]) -> tuple[Node, ...]:
@@ -85,7 +89,7 @@ class Coordinator:
         if self.broken is not None:
             raise self._broken_error()
         assert plan.targets is not None
-        site = user_site()
+        site = graph.held_site[0] or user_site()
         if plan.op.name == "redistribute":
             plan, values = self._shortened(plan, values)
         assert plan.targets is not None
