@@ -491,6 +491,14 @@ class SharedMemory:
                     missing=[rank],
                 )
 
+    def check_peers(self) -> None:
+        """Raises WorkerLostError when a process of this group on this node has died."""
+        for rank, peer in self.peers.items():
+            if process_start_time(peer.address.pid) != peer.address.start_time:
+                raise WorkerLostError(
+                    f"rank {rank} (process {peer.address.pid}) has died while rank {self.rank} waited", missing=[rank]
+                )
+
     def close(self) -> None:
         """Ends this rank's part: waiting peers learn it, and all memory and descriptors are given back."""
         if self._closed:

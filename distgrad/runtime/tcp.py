@@ -124,6 +124,16 @@ class _Connection:
             self.buffer = np.empty(size, np.uint8)
         return self.buffer[:size]
 
+    def check(self) -> None:
+        """Raises WorkerLostError when the other end is closed and all that it has sent was received."""
+        try:
+            if self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
+                raise self._lost(None)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise self._lost(error) from error
+
     def _lost(self, error: OSError | None) -> WorkerLostError:
         reason = "closed its connection" if error is None else f"cannot be reached ({error})"
         return WorkerLostError(f"rank {self.rank} {reason}: its worker has died or was shut down", missing=[self.rank])
@@ -400,6 +410,11 @@ class Network:
             state.begin(_HEADER, np.empty(HEADER.size, np.uint8))
 
     # Ending
+
+    def check_peers(self) -> None:
+        """Raises WorkerLostError when a process of this group on another node is gone."""
+        for connection in self.peers.values():
+            connection.check()
 
     def _close_listener(self) -> None:
         if self._listener is not None:

@@ -224,6 +224,9 @@ class _Wait:
                 rank=group.rank,
                 missing=list(missing),
             )
+        # Not only those waited for: one of them may have given up because another rank is gone.
+        group._memory.check_peers()
+        group._network.check_peers()
         waited = time.monotonic() - self._started
         if waited >= group.timeout:
             raise CollectiveTimeout(
