@@ -434,6 +434,7 @@ bitwise_not = unary("bitwise_not", np.bitwise_not, result="promote", check=takes
 bitwise_left_shift = binary("bitwise_left_shift", np.left_shift, check=takes("bitwise_left_shift", 1))
 bitwise_right_shift = binary("bitwise_right_shift", np.right_shift, check=takes("bitwise_right_shift", 1))
 
+
 def _without_nan(x: Any) -> Any:
     if x.size >= compiled.LEAST and compiled.fits(x):
         from distgrad.kernels.sums import without_nan

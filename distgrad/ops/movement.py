@@ -530,6 +530,8 @@ fold: Op = Op(
 )
 
 
+_MANY, _FEW = 4096, 16  # elements, and repeats along the last dim, for which copies one by one are slow (measured)
+
 
 def _clone(x: np.ndarray) -> np.ndarray:
     if x.ndim and x.size > _MANY and 1 < x.shape[-1] <= _FEW and x.strides[-1] == 0:  # repeats: numpy copies one by one
@@ -540,7 +542,6 @@ def _clone(x: np.ndarray) -> np.ndarray:
     return np.array(x, order="C")
 
 
-_MANY, _FEW = 4096, 16
 clone = elementwise("clone", _clone, "x", vjps=(lambda g: g,), linear=("P",))
 
 
