@@ -1,29 +1,25 @@
-"""The reverse pass: gradient functions and the walk over them, built from ops so that it can be recorded itself.
+"""Gradient functions: what made a tensor, the values its rules need, and how cotangents go through it.
 
-Invariant: functions are visited in falling order of creation, so every cotangent is complete when it is used; the walk
-is a loop, never a recursion, and a rule runs once per call.
+Invariant: a rule is built from ops, so what it does can be recorded, and differentiated, itself.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distgrad.grad_mode import mode
-from distgrad.graph import Plan, held_site, session
+from distgrad.graph import Plan
 from distgrad.handles import RemovableHandle
 from distgrad.op import OPS, Rule
 from distgrad.placement import Partial, Shard
-from distgrad.quiet import enter, leave
 
 _LARGE_BYTES = 1 << 20  # from which a gradient is no longer made whole for the sake of sharing a bucket
 
 _sequence = itertools.count()
 _NOTHING: dict[int, Any] = {}  # what functions that save nothing have in common; never written to
-_PRE, _POST = -1, -2  # keys of a node's hooks beside the indices of its outputs
+PRE, POST = -1, -2  # keys of a node's hooks beside the indices of its outputs
 
 
 def next_sequence() -> int:
@@ -111,11 +107,11 @@ class GraphNode:
 
     def register_prehook(self, fn: Callable[..., Any]) -> Any:
         """Calls `fn(grad_outputs)` before this function runs; a tuple it returns replaces them."""
-        return self._register(_PRE, fn)
+        return self._register(PRE, fn)
 
     def register_hook(self, fn: Callable[..., Any]) -> Any:
         """Calls `fn(grad_inputs, grad_outputs)` after this function ran; a tuple it returns replaces grad_inputs."""
-        return self._register(_POST, fn)
+        return self._register(POST, fn)
 
     def _register(self, key: int, fn: Callable[..., Any]) -> Any:
         if self.hooks is None:
@@ -289,149 +285,6 @@ def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
     if axis:
         g = OPS["sum"](g, axis=axis, keepdims=axis[-1] >= extra)
     return g if g.shape == shape else OPS["reshape"](g, shape=shape)
-
-
-def run_backward(
-    roots: Sequence[tuple[Any, Any]],
-    *,
-    make: Callable[..., Any],
-    retain: bool,
-    create: bool,
-    wanted: Sequence[Any] | None = None,
-) -> tuple[dict[Any, Any], list[tuple[Any, Any]]]:
-    """Runs the reverse pass from (edge, cotangent) pairs.
-
-    Gives cotangents of the `wanted` edges (all leaves when None) by key, and the leaves in the order they completed.
-    An edge is a leaf Tensor or a (GradFn, index) pair; `make(node, edge)` builds a Tensor for a rule.
-    """
-    pending: dict[GradFn, list[Any]] = {}
-    leaves: dict[int, tuple[Any, Any]] = {}
-    heap: list[tuple[int, GradFn]] = []
-    needed = None if wanted is None else _needed([edge for edge, _ in roots], wanted)
-    results: dict[Any, Any] = {}
-    targets = None if wanted is None else {_key(edge) for edge in wanted}
-
-    def arrive(edge: Any, g: Any) -> None:
-        if isinstance(edge, tuple):
-            fn, index = edge
-            if needed is not None and fn not in needed and (id(fn), index) not in (targets or ()):
-                return
-            gs = pending.get(fn)
-            if gs is None:
-                gs = pending[fn] = [None] * len(fn.output_specs)
-                heapq.heappush(heap, (-fn.sequence, fn))
-            gs[index] = g if gs[index] is None else gs[index] + g
-        elif targets is None or id(edge) in targets:
-            known = leaves.get(id(edge))
-            leaves[id(edge)] = (edge, g if known is None else known[1] + g)
-
-    running = session()
-    site = None if running is None else running.site()
-    before = mode.enabled, mode.track_views, mode.quiet
-    warnings = enter()
-    # In a reverse pass gradients are recorded for `create` only, and views are not tracked.
-    mode.enabled, mode.track_views, mode.quiet = create, False, True
-    try:
-        for edge, g in roots:
-            arrive(edge, g)
-        while heap:
-            fn = heapq.heappop(heap)[1]
-            gs = pending.pop(fn)
-            if fn.hooks is not None or fn.retained is not None:
-                _run_hooks(fn, gs)
-            if targets is not None:
-                for index, g in enumerate(gs):
-                    if (id(fn), index) in targets:
-                        results[(id(fn), index)] = g
-                if fn not in needed:  # type: ignore[operator]  # needed is a set whenever targets is
-                    continue
-            fn.check()
-            if type(fn) is GradFn and fn.hooks is None:  # no code of the user's runs from here on
-                held_site[0] = site
-            if targets is None or not isinstance(fn, GradFn):
-                cotangents = fn.cotangents(gs, create, make)
-            else:
-                cotangents = fn.cotangents(gs, create, make, tuple(_leads(e, targets, needed) for e in fn.edges))
-            if fn.hooks is not None and _POST in fn.hooks:
-                cotangents = _run_post_hooks(fn, gs, cotangents)
-            if anomaly.sites is not None:
-                anomaly.check(fn, cotangents)
-            if not retain:
-                fn.release()
-            for edge, g in zip(fn.edges, cotangents):
-                if edge is not None and g is not None:
-                    arrive(edge, g)
-            held_site[0] = None
-    finally:
-        held_site[0] = None
-        mode.enabled, mode.track_views, mode.quiet = before
-        leave(warnings)
-    for key, (_, g) in leaves.items():
-        results[key] = g
-    return results, list(leaves.values())
-
-
-def _key(edge: Any) -> Any:
-    return (id(edge[0]), edge[1]) if isinstance(edge, tuple) else id(edge)
-
-
-def _run_hooks(fn: GradFn, gs: list[Any]) -> None:
-    if fn.hooks is not None:
-        before, mode.track_views = mode.track_views, True  # hooks are the user's code, which may write to slices
-        try:
-            for index, hooks in fn.hooks.items():
-                if index >= 0 and gs[index] is not None:
-                    for hook in list(hooks.values()):
-                        changed = hook(gs[index])
-                        if changed is not None:
-                            gs[index] = changed
-            for hook in list(fn.hooks.get(_PRE, {}).values()):
-                changed = hook(tuple(gs))
-                if changed is not None:
-                    gs[:] = changed if isinstance(changed, tuple) else (changed,)
-        finally:
-            mode.track_views = before
-    if fn.retained is not None:
-        for index, reference in fn.retained.items():
-            tensor = reference()
-            if tensor is not None and gs[index] is not None:
-                tensor._accumulate(gs[index])
-
-
-def _run_post_hooks(fn: GradFn, gs: list[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
-    assert fn.hooks is not None
-    before, mode.track_views = mode.track_views, True
-    try:
-        for hook in list(fn.hooks[_POST].values()):
-            changed = hook(tuple(cotangents), tuple(gs))
-            if changed is not None:
-                cotangents = changed if isinstance(changed, tuple) else (changed,)
-    finally:
-        mode.track_views = before
-    return cotangents
-
-
-def _needed(roots: Sequence[Any], wanted: Sequence[Any]) -> set[GradFn]:
-    """Gives the functions through which a root reaches a wanted edge."""
-    targets = {_key(edge) for edge in wanted}
-    seen: set[GradFn] = set()
-    stack = [edge[0] for edge in roots if isinstance(edge, tuple)]
-    while stack:
-        fn = stack.pop()
-        if fn in seen:
-            continue
-        seen.add(fn)
-        stack.extend(edge[0] for edge in fn.edges if isinstance(edge, tuple) and edge[0] not in seen)
-    needed: set[GradFn] = set()
-    for fn in sorted(seen, key=lambda f: f.sequence):
-        if any(_leads(edge, targets, needed) for edge in fn.edges):
-            needed.add(fn)
-    return needed
-
-
-def _leads(edge: Any, targets: set[Any], needed: Any) -> bool:
-    """Says whether a gradient that goes along an edge reaches a target."""
-    return edge is not None and (_key(edge) in targets or (isinstance(edge, tuple) and edge[0] in needed))
 
 
 def weak(tensor: Any) -> Any:

@@ -208,6 +208,9 @@ def default_dtype_changed() -> None:
 
     for op in OPS.values():
         op.plans.clear()
+    running = graph.session()
+    if running is not None:
+        running.tapes.clear()  # rules make tensors of the default dtype
 
 
 def set_default_dtype(value: Any) -> None:

@@ -127,6 +127,10 @@ class Session(Protocol):
 
     world_size: int
     shard_optimizer: bool | None
+    pending: list[Call]
+    tapes: Any
+    flushes: int
+    remade: list[Call]
 
     @property
     def by_nodes(self) -> bool: ...
@@ -134,6 +138,8 @@ class Session(Protocol):
     def site(self) -> Any: ...
 
     def record(self, plan: Plan, inputs: list[Any]) -> tuple[Node, ...]: ...
+
+    def record_again(self, calls: Any, table: list[Any]) -> bool: ...
 
     def fetch(self, node: Node) -> np.ndarray: ...
 

@@ -12,7 +12,7 @@ from distgrad.graph import Call, Node
 from distgrad.op import OPS
 from distgrad.ops.bucket import bucket
 from distgrad.placement import REPLICATE, Partial, Shard, Spec
-from distgrad.program import Instruction, Program, check, with_frees
+from distgrad.program import Instruction, Program, check, render, with_frees
 
 BUCKET_BYTES = 25 << 20
 FIRST_BUCKET_BYTES = 1 << 20  # a small first bucket gets the exchange going early
@@ -124,6 +124,22 @@ def lower(recorded: Recorded, *, buckets: bool = True) -> Program:
         tuple(n.spec for n in recorded.inputs), len(recorded.numbers), tuple(instructions), tuple(outputs), count,
     )
     return check(with_frees(program))
+
+
+def explain(node: Node, pending: list[Call], world_size: int) -> str:
+    """Gives the program that would compute a node now, with placements and bytes moved."""
+    if node.call is None:
+        return f"computed already: {node.spec!r}; nothing to run"
+    needed: dict[int, Call] = {}
+    stack = [node.call]
+    while stack:
+        call = stack.pop()
+        if id(call) not in needed:
+            needed[id(call)] = call
+            stack.extend(v.call for v in call.inputs if type(v) is Node and v.call is not None)
+    calls = [call for call in pending if id(call) in needed]
+    wanted = [[out is node for out in call.outputs] for call in calls]
+    return render(lower(Recorded(calls, wanted)), world_size)
 
 
 def final_spec(spec: Spec) -> Spec:

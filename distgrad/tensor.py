@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distgrad import autodiff, dispatch, dtypes, graph, leaves, views
+from distgrad import autodiff, dispatch, dtypes, graph, leaves, reverse, views
 from distgrad.device import CPU, device
 from distgrad.dispatch import edge_of
 from distgrad.dtypes import dtype
@@ -525,7 +525,7 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False; inputs must require grad")
     roots = _cotangents(outputs, grad_tensors, create_graph)
     edges = None if wanted is None else [edge_of(t) for t in wanted]
-    results, leaves = autodiff.run_backward(
+    results, leaves = reverse.run_backward(
         roots, make=make_saved, retain=retain, create=create_graph, wanted=edges
     )
     before, mode.enabled = mode.enabled, create_graph
@@ -534,7 +534,7 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
             arrived = leaves
         else:
             arrived = [
-                (t, results[autodiff._key(e)]) for t, e in zip(wanted, edges or ()) if autodiff._key(e) in results
+                (t, results[reverse.key_of(e)]) for t, e in zip(wanted, edges or ()) if reverse.key_of(e) in results
             ]
         for leaf, g in arrived:
             if leaf._hooks and leaf._fn is None:
@@ -569,13 +569,13 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
         if not tensor.requires_grad:
             raise RuntimeError("One of the differentiated Tensors does not require grad")
     edges = [edge_of(t) for t in wanted]
-    results, _ = autodiff.run_backward(
+    results, _ = reverse.run_backward(
         _cotangents(outs, grad_outputs, create_graph), make=make_saved, retain=retain, create=create_graph, wanted=edges
     )
     gradients: list[Tensor | None] = []
     with set_grad_enabled(create_graph):
         for tensor, edge in zip(wanted, edges):
-            g = results.get(autodiff._key(edge))
+            g = results.get(reverse.key_of(edge))
             if g is None:
                 if materialize_grads:
                     g = tensor.detach() * 0

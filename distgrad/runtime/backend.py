@@ -43,7 +43,8 @@ class Stats:
     `control_messages`: batches sent to workers, all workers together. `collectives`: exchanges carried out (counted
     once, not per worker). `bytes_sent`: between workers. `driver_bytes`: tensor data through the driver, both ways,
     values that come back with a run included. `programs_built`, `programs_reused`: runs of a new and of a known program.
-    `nodes_recorded`: calls recorded. `seconds_waited`: time the driver waited for workers.
+    `nodes_recorded`: calls recorded. `passes_repeated`: reverse passes that ran no rules, their structure being known.
+    `seconds_waited`: time the driver waited for workers.
     `steps_replayed`, `steps_recorded`: calls of functions given to `compile` that were, and were not, replayed.
     """
 
@@ -54,6 +55,7 @@ class Stats:
     programs_built: int = 0
     programs_reused: int = 0
     nodes_recorded: int = 0
+    passes_repeated: int = 0
     seconds_waited: float = 0.0
     steps_replayed: int = 0
     steps_recorded: int = 0

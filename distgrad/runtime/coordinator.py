@@ -23,13 +23,14 @@ from distgrad.lower import Recorded, final_spec, lower
 from distgrad.op import OPS
 from distgrad.ops.collective import block_of
 from distgrad.placement import REPLICATE, Placement, Shard, Spec, balanced
-from distgrad.program import Program, render
+from distgrad.program import Program
 from distgrad.propagate import plan_sharded, recreated
 from distgrad.runtime.backend import Backend, Stats
 from distgrad.runtime.interrupts import uninterrupted
 from distgrad.runtime.lost import Lost, Returned, Sent
 from distgrad.runtime.messages import Again, Define, Fetch, Forget, Free, Message, Put, Release, Reply, Run
 from distgrad.runtime.sites import user_site, where
+from distgrad.tapes import Tapes
 from distgrad.warn import warn_user
 
 _TOGETHER = 8  # repetitions of a step that one batch may carry
@@ -52,6 +53,9 @@ class Coordinator:
         self.steps_ahead = steps_ahead
         self.stats = Stats()
         self.pending: list[Call] = []
+        self.tapes = Tapes()
+        self.flushes = 0
+        self.remade: list[Call] = []  # pending ones whose numbers were taken to make their value elsewhere
         self.broken: DistgradError | None = None
         self._slots = Slots()
         self._requests = itertools.count()
@@ -122,6 +126,21 @@ class Coordinator:
         self.stats.nodes_recorded += 1
         return call.outputs
 
+    def record_again(self, calls: Sequence[tuple[Plan, tuple[int, ...]]], table: list[Any]) -> bool:
+        """Adds calls whose inputs are given by their places in `table`, and their outputs to it.
+
+        False, and nothing is done, when a flush would come among them.
+        """
+        if self.broken is not None:
+            raise self._broken_error()
+        if len(self.pending) + len(calls) >= PENDING_LIMIT:
+            return False
+        site = user_site()
+        for plan, places in calls:
+            table += self._add(plan, [table[place] for place in places], site)
+        self.stats.passes_repeated += 1
+        return True
+
     def _moved(self, node: Node, target: Placement, site: Any) -> Node:
         plan, values = self._shortened(self._move_plan(node.spec, target), [node])
         return self._add(plan, values, site)[0]
@@ -144,6 +163,7 @@ class Coordinator:
         if node.call is not None and target is not node.spec.placement:
             made = recreated(node.call.plan, target)
             if made is not None:
+                self.remade.append(node.call)
                 return made, list(node.call.inputs)
         elif node.data is not None and (node.twin is None or node.twin.home is not self) and isinstance(target, Shard):
             node.twin = self.put(node.data, node.spec, target)
@@ -225,6 +245,8 @@ class Coordinator:
             self.flush()
 
     def _launch(self) -> None:
+        self.flushes += 1
+        self.remade.clear()
         calls, wanted = graph.prune(self.pending)
         if not calls:
             return
@@ -518,23 +540,6 @@ class Coordinator:
         while self.lost.runs and next(iter(self.lost.runs)) <= done:
             self.lost.runs.popitem(last=False)
         self.stats.bytes_sent = sum(self._sent)
-
-    # Looking --------------------------------------------------------------------------------------------------
-
-    def explain(self, node: Node) -> str:
-        """Gives the program that would compute a node now, with placements and bytes moved."""
-        if node.call is None:
-            return f"computed already: {node.spec!r}; nothing to run"
-        needed: dict[int, Call] = {}
-        stack = [node.call]
-        while stack:
-            call = stack.pop()
-            if id(call) not in needed:
-                needed[id(call)] = call
-                stack.extend(v.call for v in call.inputs if type(v) is Node and v.call is not None)
-        calls = [call for call in self.pending if id(call) in needed]
-        wanted = [[out is node for out in call.outputs] for call in calls]
-        return render(lower(Recorded(calls, wanted)), self.world_size)
 
     # The end --------------------------------------------------------------------------------------------------
 

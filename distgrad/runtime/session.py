@@ -243,7 +243,10 @@ def explain(t: Any) -> str:
     node = t._now()
     if node.data is not None:
         return f"local: {node.spec!r}; computed in this process when its operation was called"
-    return _current("explain").explain(node)
+    from distgrad.lower import explain as program_of
+
+    coordinator = _current("explain")
+    return program_of(node, coordinator.pending, coordinator.world_size)
 
 
 def synchronize() -> None:

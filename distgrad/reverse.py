@@ -1,0 +1,190 @@
+"""The reverse pass: the walk over gradient functions.
+
+Invariant: functions are visited in falling order of creation, so every cotangent is complete when it is used; the walk
+is a loop, never a recursion, and a rule runs once per call.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distgrad.autodiff import POST, PRE, GradFn, anomaly
+from distgrad.grad_mode import mode
+from distgrad.graph import Session, held_site, recorder, session
+from distgrad.quiet import enter, leave
+from distgrad.tapes import Watch, read
+
+
+def run_backward(
+    roots: Sequence[tuple[Any, Any]],
+    *,
+    make: Callable[..., Any],
+    retain: bool,
+    create: bool,
+    wanted: Sequence[Any] | None = None,
+) -> tuple[dict[Any, Any], list[tuple[Any, Any]]]:
+    """Runs the reverse pass from (edge, cotangent) pairs.
+
+    Gives cotangents of the `wanted` edges (all leaves when None) by key, and the leaves in the order they completed.
+    An edge is a leaf Tensor or a (GradFn, index) pair; `make(node, edge)` builds a Tensor for a rule.
+    """
+    running = session()
+    watch = None
+    if running is not None and wanted is None and not create and anomaly.sites is None and recorder[0] is None:
+        watch, again = _known(roots, running, make, retain)
+        if again is not None:
+            return {id(leaf): g for leaf, g in again}, again
+    pending: dict[GradFn, list[Any]] = {}
+    leaves: dict[int, tuple[Any, Any]] = {}
+    heap: list[tuple[int, GradFn]] = []
+    needed = None if wanted is None else _needed([edge for edge, _ in roots], wanted)
+    results: dict[Any, Any] = {}
+    targets = None if wanted is None else {key_of(edge) for edge in wanted}
+
+    def arrive(edge: Any, g: Any) -> None:
+        if isinstance(edge, tuple):
+            fn, index = edge
+            if needed is not None and fn not in needed and (id(fn), index) not in (targets or ()):
+                return
+            gs = pending.get(fn)
+            if gs is None:
+                gs = pending[fn] = [None] * len(fn.output_specs)
+                heapq.heappush(heap, (-fn.sequence, fn))
+            gs[index] = g if gs[index] is None else gs[index] + g
+        elif targets is None or id(edge) in targets:
+            known = leaves.get(id(edge))
+            leaves[id(edge)] = (edge, g if known is None else known[1] + g)
+
+    site = None if running is None else running.site()
+    before = mode.enabled, mode.track_views, mode.quiet
+    warnings = enter()
+    # In a reverse pass gradients are recorded for `create` only, and views are not tracked.
+    mode.enabled, mode.track_views, mode.quiet = create, False, True
+    try:
+        for edge, g in roots:
+            arrive(edge, g)
+        while heap:
+            fn = heapq.heappop(heap)[1]
+            gs = pending.pop(fn)
+            if fn.hooks is not None or fn.retained is not None:
+                _run_hooks(fn, gs)
+            if targets is not None:
+                for index, g in enumerate(gs):
+                    if (id(fn), index) in targets:
+                        results[(id(fn), index)] = g
+                if fn not in needed:  # type: ignore[operator]  # needed is a set whenever targets is
+                    continue
+            fn.check()
+            if type(fn) is GradFn and fn.hooks is None:  # no code of the user's runs from here on
+                held_site[0] = site
+            if targets is None or not isinstance(fn, GradFn):
+                cotangents = fn.cotangents(gs, create, make)
+            else:
+                cotangents = fn.cotangents(gs, create, make, tuple(_leads(e, targets, needed) for e in fn.edges))
+            if fn.hooks is not None and POST in fn.hooks:
+                cotangents = _run_post_hooks(fn, gs, cotangents)
+            if anomaly.sites is not None:
+                anomaly.check(fn, cotangents)
+            if not retain:
+                fn.release()
+            if watch is not None:
+                watch = watch.after(fn)
+            for edge, g in zip(fn.edges, cotangents):
+                if edge is not None and g is not None:
+                    arrive(edge, g)
+            held_site[0] = None
+    finally:
+        held_site[0] = None
+        mode.enabled, mode.track_views, mode.quiet = before
+        leave(warnings)
+    if watch is not None:
+        watch.keep(list(leaves.values()))
+    for key, (_, g) in leaves.items():
+        results[key] = g
+    return results, list(leaves.values())
+
+
+def _known(roots: Sequence[tuple[Any, Any]], running: Session, make: Callable[..., Any], retain: bool
+           ) -> tuple[Watch | None, list[tuple[Any, Any]] | None]:
+    """Repeats a pass whose structure is known; gives the leaves with their gradients.
+
+    Otherwise gives the watch over a pass that is to be kept, if it is.
+    """
+    tape = read(roots, running)
+    if tape is None:
+        return None, None
+    known = running.tapes.find(tape.key)
+    if known is None:
+        return (Watch(tape, running) if running.tapes.awaits(tape.key) else None), None
+    again = known.replay(tape, running)
+    if again is None:
+        return None, None
+    if not retain:
+        for position in known.visited:
+            tape.fns[position].release()
+    return None, [(leaf, make(node, None)) for leaf, node in again]
+
+
+def key_of(edge: Any) -> Any:
+    return (id(edge[0]), edge[1]) if isinstance(edge, tuple) else id(edge)
+
+
+def _run_hooks(fn: GradFn, gs: list[Any]) -> None:
+    if fn.hooks is not None:
+        before, mode.track_views = mode.track_views, True  # hooks are the user's code, which may write to slices
+        try:
+            for index, hooks in fn.hooks.items():
+                if index >= 0 and gs[index] is not None:
+                    for hook in list(hooks.values()):
+                        changed = hook(gs[index])
+                        if changed is not None:
+                            gs[index] = changed
+            for hook in list(fn.hooks.get(PRE, {}).values()):
+                changed = hook(tuple(gs))
+                if changed is not None:
+                    gs[:] = changed if isinstance(changed, tuple) else (changed,)
+        finally:
+            mode.track_views = before
+    if fn.retained is not None:
+        for index, reference in fn.retained.items():
+            tensor = reference()
+            if tensor is not None and gs[index] is not None:
+                tensor._accumulate(gs[index])
+
+
+def _run_post_hooks(fn: GradFn, gs: list[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
+    assert fn.hooks is not None
+    before, mode.track_views = mode.track_views, True
+    try:
+        for hook in list(fn.hooks[POST].values()):
+            changed = hook(tuple(cotangents), tuple(gs))
+            if changed is not None:
+                cotangents = changed if isinstance(changed, tuple) else (changed,)
+    finally:
+        mode.track_views = before
+    return cotangents
+
+
+def _needed(roots: Sequence[Any], wanted: Sequence[Any]) -> set[GradFn]:
+    """Gives the functions through which a root reaches a wanted edge."""
+    targets = {key_of(edge) for edge in wanted}
+    seen: set[GradFn] = set()
+    stack = [edge[0] for edge in roots if isinstance(edge, tuple)]
+    while stack:
+        fn = stack.pop()
+        if fn in seen:
+            continue
+        seen.add(fn)
+        stack.extend(edge[0] for edge in fn.edges if isinstance(edge, tuple) and edge[0] not in seen)
+    needed: set[GradFn] = set()
+    for fn in sorted(seen, key=lambda f: f.sequence):
+        if any(_leads(edge, targets, needed) for edge in fn.edges):
+            needed.add(fn)
+    return needed
+
+
+def _leads(edge: Any, targets: set[Any], needed: Any) -> bool:
+    """Says whether a gradient that goes along an edge reaches a target."""
+    return edge is not None and (key_of(edge) in targets or (isinstance(edge, tuple) and edge[0] in needed))
