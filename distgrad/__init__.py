@@ -8,7 +8,7 @@ distgrad takes about as long as importing numpy. Modules import only downwards:
 
     changes, errors, dtypes, device, grad_mode, grad_names, handles, mersenne, printing, serialization_format, datasets, size
     < meta, settings, draws < placement < op < families, graph < ops
-    < autodiff, leaves, propagate, program, views < lower, engine < dispatch < tensor, random < distgrad (this module)
+    < autodiff, leaves, propagate, program, views < lower, engine, tapes < reverse, dispatch < tensor, random < distgrad (this module)
     < functions < operators, inplace, methods < runtime < serialization < namespace
     < autograd, testing, data, fft, linalg, masked, signal, special < utils, distributions, func < nn < optim
     < demo, serving < script_names < cli < __main__
@@ -38,7 +38,8 @@ del device, tensor  # noqa: F821  # bound by the imports above
 def __getattr__(name: str) -> Any:
     if name.startswith("__") and name != "__all__":
         raise AttributeError(f"module 'distgrad' has no attribute {name!r}")
-    return getattr(import_module("distgrad.namespace"), name)
+    value = globals()[name] = getattr(import_module("distgrad.namespace"), name)  # found at once from now on
+    return value
 
 
 def __dir__() -> list[str]:
