@@ -16,7 +16,7 @@ from typing import Any
 
 from numba import njit, types
 
-MODULES = ("activations", "elementwise", "norms", "patches", "pooling", "rows", "sums")
+MODULES = ("activations", "elementwise", "norms", "patches", "pooling", "rows", "sums", "tiles")
 
 KINDS = (types.float32, types.float64)
 
