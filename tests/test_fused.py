@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import distgrad as dg
-from distgrad.kernels import compiled
+from distgrad.kernels import compiled, tiles
 from distgrad.op import op_named
 
 SIZE = compiled.LEAST
@@ -281,13 +281,29 @@ CONVOLUTIONS = {
 }
 
 
+WAYS = pytest.mark.parametrize("way", ["tiles", "columns", "columns of blocks of rows"])
+
+
+def in_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has convolutions done in one of the ways there are."""
+    called = []
+    for name in ("conv", "conv_input", "conv_weight"):
+        function = getattr(tiles, name)
+        monkeypatch.setattr(tiles, name, lambda *a, f=function: (called.append(f), f(*a))[1])
+    if way != "tiles":
+        monkeypatch.setattr("distgrad.ops.convolution._TAPS", 0)
+    if way == "columns of blocks of rows":
+        monkeypatch.setattr("distgrad.ops.convolution._BLOCK", 3000)
+    monkeypatch.setattr(tiles, "called", called, raising=False)
+
+
 @KINDS
 @pytest.mark.parametrize("form", CONVOLUTIONS)
-@pytest.mark.parametrize("block", [1 << 19, 3000], ids=["whole_images", "blocks_of_rows"])
-def test_convolution_and_its_gradients(form: str, block: int, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distgrad.ops.convolution._BLOCK", block)
+@WAYS
+def test_convolution_and_its_gradients(form: str, way: str, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_way(way, monkeypatch)
     kernel_size, stride, padding, dilation = CONVOLUTIONS[form]
-    x, w, b = normal(kind, 3, 4, 33, 29), normal(kind, 5, 4, *kernel_size, seed=1), normal(kind, 5, seed=2)
+    x, w, b = normal(kind, 7, 4, 33, 29), normal(kind, 5, 4, *kernel_size, seed=1), normal(kind, 5, seed=2)
     theirs = torch.nn.functional.conv2d(*map(torch.from_numpy, (x, w, b)), stride, padding, dilation)
     attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
     size = tuple(theirs.shape[2:])
@@ -296,14 +312,79 @@ def test_convolution_and_its_gradients(form: str, block: int, kind: Any, monkeyp
     g = normal(kind, *y.shape, seed=3)
     agree("conv_input", g, w, size=x.shape[2:], size_of_terms=64, **attrs)
     agree("conv_weight", x, g, size=kernel_size, size_of_terms=1000, **attrs)
+    assert bool(tiles.called) == (way == "tiles")  # type: ignore[attr-defined]
 
 
-def test_convolution_in_one_dim_is_compiled_too() -> None:
+@WAYS
+def test_convolution_in_one_dim_is_compiled_too(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_way(way, monkeypatch)
     x, w = normal(np.float32, 4, 6, 301), normal(np.float32, 7, 6, 5, seed=1)
     attrs = {"stride": (2,), "padding": (3,), "dilation": (2,), "groups": 1}
     (y,) = agree("conv", x, w, size=(150,), size_of_terms=64, **attrs)
     agree("conv_input", y, w, size=(301,), size_of_terms=1000, **attrs)
     agree("conv_weight", x, y, size=(5,), size_of_terms=20000, **attrs)
+    assert bool(tiles.called) == (way == "tiles")  # type: ignore[attr-defined]
+
+
+def test_convolutions_in_tiles_of_any_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows narrower than a vector and wider ones, whole numbers of vectors and not, strides and dilations that share
+    factors, more padding than kernel, inputs longer than what is read, against PyTorch."""
+    monkeypatch.setattr(compiled, "LEAST", 1)
+    monkeypatch.setattr("distgrad.ops.convolution._CHANNELS", 1)
+    monkeypatch.setattr("distgrad.ops.convolution._WASTE", 100.0)
+    in_way("tiles", monkeypatch)
+    choose = np.random.default_rng(7)
+    done = 0
+    while done < 250:
+        kind = choose.choice([np.float32, np.float64])
+        n, c, o = choose.integers(1, 5, 3)
+        kernel_size, stride, dilation = (tuple(choose.integers(1, 5, 2).tolist()) for _ in range(3))
+        padding = tuple(choose.integers(0, 4, 2).tolist())
+        height, width = choose.integers(1, 40, 2)
+        x, w = normal(kind, n, c, height, width, seed=done), normal(kind, o, c, *kernel_size, seed=done + 1)
+        size = [(s + 2 * p - d * (k - 1) - 1) // t + 1
+                for s, p, d, k, t in zip((height, width), padding, dilation, kernel_size, stride)]
+        if min(size) < 1 or (kernel_size == (1, 1) and stride == (1, 1) and padding == (0, 0)):
+            continue
+        done += 1
+        b = normal(kind, o, seed=done + 2)
+        tx, tw, tb = (torch.from_numpy(v).requires_grad_() for v in (x, w, b))
+        y = torch.nn.functional.conv2d(tx, tw, tb, stride, padding, dilation)
+        g = normal(kind, *y.shape, seed=done + 3)
+        y.backward(torch.from_numpy(g))
+        attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
+        case = f"{x.shape} {w.shape} {attrs} {kind.__name__}"
+        tolerance = {"rtol": 1e-4, "atol": 2e-4} if kind is np.float32 else {"rtol": 1e-10, "atol": 1e-11}
+        tiles.called.clear()  # type: ignore[attr-defined]
+        for name, operands, shape, expected in (
+            ("conv_bias", (x, w, b), y.shape[2:], y.detach()), ("conv_input", (g, w), x.shape[2:], tx.grad),
+            ("conv_weight", (x, g), kernel_size, tw.grad),
+        ):
+            (found,) = kernel(name, *operands, on=True, size=tuple(shape), **attrs)
+            np.testing.assert_allclose(found, expected, **tolerance, err_msg=f"{name} {case}")
+        assert len(tiles.called) >= 3, case  # type: ignore[attr-defined]
+
+
+def test_weights_gradient_of_what_is_not_finite() -> None:
+    """What stands at the start of the next row is read with a zero, and must not make a NaN of an infinity."""
+    x, g = normal(np.float32, 2, 3, 30, 27), normal(np.float32, 2, 5, 28, 25, seed=1)
+    x[0, 1, 4, 0], x[1, 2, 29, 26] = np.inf, np.nan
+    attrs = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    (ours,) = kernel("conv_weight", x, g, on=True, size=(3, 3), **attrs)
+    theirs = torch.nn.grad.conv2d_weight(torch.from_numpy(x), (5, 3, 3, 3), torch.from_numpy(g)).numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert np.isinf(ours).any()
+    assert np.isfinite(ours).any()
+
+
+def test_transposed_convolution_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_way("tiles", monkeypatch)
+    x, w = normal(np.float32, 3, 5, 21, 19), normal(np.float32, 5, 4, 3, 4, seed=1)
+    ours = dg.nn.functional.conv_transpose2d(dg.from_numpy(x), dg.from_numpy(w), None, (2, 3), (1, 0), (1, 2), 1, (1, 1))
+    theirs = torch.nn.functional.conv_transpose2d(torch.from_numpy(x), torch.from_numpy(w), None, (2, 3), (1, 0), (1, 2), 1,
+                                                  (1, 1))
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-4)
+    assert tiles.called  # type: ignore[attr-defined]
 
 
 @KINDS

@@ -1,10 +1,11 @@
 """Convolutions by tiles of results that stay in registers: taps are read where they lie, and no columns are written.
 
-An image is copied once between zeros. Positions then count along its padded rows, so that a tap reads the image from
-its own offset on, whatever the row, and what is computed beyond the end of a row is dropped. A stride cuts the image
-into its residues first, of which each tap reads one.
+An image lies between zeros, cut into the residues of its stride, of which each tap reads one; a tap then reads the image
+from its own offset on. Vectors of positions stay within a row of results where rows are long enough. Else positions
+count along the padded rows, and what is computed beyond the end of a row is dropped.
 
-Invariant: a result is a sum over taps in their order (by weights: over positions), whatever the other images are.
+Invariant: a result is a sum over taps in their order, from the bias on (by weights: over positions), whatever the other
+images are.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from distgrad.kernels.compiling import kernel
 
@@ -26,6 +26,7 @@ from distgrad.kernels.compiling import kernel
 _VECTOR_BYTES, _ACROSS, _DOWN = 32, 3, 4
 _ALONG = 512  # positions, about, whose results wait in cache for being copied to their rows
 _TOGETHER = 1024  # positions, about, of the images that a sum over positions takes together
+intrinsic: Any = extending.intrinsic  # what it decorates takes one argument less
 _ROUNDED = {"flags": ("contract",)}  # a product and its sum are rounded once, where the machine has that
 
 
@@ -62,9 +63,11 @@ class _Vectors:
         one = self.builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
         return self.builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), None))
 
-    def zeros(self, count: int) -> list[Any]:
-        """Gives places for so many sums; the compiler keeps them in registers."""
-        return [cgutils.alloca_once_value(self.builder, ir.Constant(self.type, None)) for _ in range(count)]
+    def sum_from(self, vector: Any) -> Any:
+        """Gives a place for a sum; the compiler keeps it in a register."""
+        place = cgutils.alloca_once(self.builder, self.type)
+        self.builder.store(vector, place)
+        return place
 
     def add_product(self, total: Any, a: Any, b: Any) -> None:
         """Adds a * b to a sum."""
@@ -73,74 +76,84 @@ class _Vectors:
 
 
 @intrinsic
-def _tile(typing: Any, x: Any, start: Any, offsets: Any, weights: Any, first: Any, taps: Any, out: Any, place: Any,
-          pitch: Any) -> Any:
-    """Writes out[place + o * pitch + p] = the sum over taps k of weights[first + 4 k + o] * x[start + offsets[k] + p]."""
+def _tile(typing: Any, x: Any, x0: Any, x1: Any, x2: Any, offsets: Any, weights: Any, first: Any, taps: Any, bias: Any,
+          o: Any, out: Any, y0: Any, y1: Any, y2: Any, pitch: Any, count: Any) -> Any:
+    """Writes three vectors v of `count` channels i at out[y_v + i * pitch]: bias[o + i] and the sum over taps k of
+    weights[first + 4 k + i] * x[x_v + offsets[k]]."""
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors = _Vectors(context, builder, signature.args[0].dtype)
-        x_place = vectors.data(signature.args[0], arguments[0], arguments[1])
-        tap_offsets = vectors.data(signature.args[2], arguments[2])
-        weight_place = vectors.data(signature.args[3], arguments[3], arguments[4])
-        sums = vectors.zeros(_DOWN * _ACROSS)
-        with cgutils.for_range(builder, arguments[5]) as loop:
-            tap = builder.gep(x_place, [builder.load(builder.gep(tap_offsets, [loop.index]))])
-            values = [vectors.load(vectors.at(tap, v * vectors.lanes)) for v in range(_ACROSS)]
+        kinds = signature.args
+        vectors = _Vectors(context, builder, kinds[0].dtype)
+        places = [vectors.data(kinds[0], arguments[0], arguments[1 + v]) for v in range(_ACROSS)]
+        tap_offsets = vectors.data(kinds[4], arguments[4])
+        weight_place = vectors.data(kinds[5], arguments[5], arguments[6])
+        bias_place = vectors.data(kinds[8], arguments[8], arguments[9])
+        shifts = [vectors.spread(builder.load(vectors.at(bias_place, i))) for i in range(_DOWN)]
+        sums = [vectors.sum_from(shifts[i]) for i in range(_DOWN) for _ in range(_ACROSS)]
+        with cgutils.for_range(builder, arguments[7]) as loop:
+            offset = builder.load(builder.gep(tap_offsets, [loop.index]))
+            values = [vectors.load(builder.gep(place, [offset])) for place in places]
             row = builder.gep(weight_place, [builder.mul(loop.index, ir.Constant(loop.index.type, _DOWN))])
-            for o in range(_DOWN):
-                weight = vectors.spread(builder.load(vectors.at(row, o)))
+            for i in range(_DOWN):
+                weight = vectors.spread(builder.load(vectors.at(row, i)))
                 for v in range(_ACROSS):
-                    vectors.add_product(sums[o * _ACROSS + v], values[v], weight)
-        target = vectors.data(signature.args[6], arguments[6], arguments[7])
-        for o in range(_DOWN):
-            for v in range(_ACROSS):
-                vectors.store(builder.load(sums[o * _ACROSS + v]), vectors.at(target, v * vectors.lanes))
-            target = builder.gep(target, [arguments[8]])
+                    vectors.add_product(sums[i * _ACROSS + v], values[v], weight)
+        target = vectors.data(kinds[10], arguments[10])
+        for i in range(_DOWN):
+            with builder.if_then(builder.icmp_signed("<", ir.Constant(arguments[15].type, i), arguments[15])):
+                row = builder.gep(target, [builder.mul(arguments[14], ir.Constant(arguments[14].type, i))])
+                for v in range(_ACROSS):
+                    vectors.store(builder.load(sums[i * _ACROSS + v]), builder.gep(row, [arguments[11 + v]]))
         return context.get_dummy_value()
 
-    return types.void(x, start, offsets, weights, first, taps, out, place, pitch), write
+    return types.void(x, x0, x1, x2, offsets, weights, first, taps, bias, o, out, y0, y1, y2, pitch, count), write
 
 
 @intrinsic
-def _dot_tile(typing: Any, x: Any, x_size: Any, offsets: Any, first: Any, g: Any, g_first: Any, g_size: Any, pitch: Any,
-              images: Any, steps: Any, total: Any, place: Any, width: Any) -> Any:
-    """Adds to total[place + o * width + k] the sum over images n and p, up to `steps` vectors, of
-    g[n * g_size + g_first + o * pitch + p] * x[n * x_size + offsets[first + k] + p]."""
+def _dot_tile(typing: Any, x: Any, x_first: Any, x_size: Any, starts: Any, offsets: Any, first: Any, g: Any, g_first: Any,
+              g_size: Any, pitch: Any, images: Any, total: Any, place: Any, width: Any, steps: Any) -> Any:
+    """Adds to total[place + i * width + k] the sum over images n and vectors v of
+    g[g_first + n * g_size + i * pitch + v] * x[x_first + n * x_size + starts[v] + offsets[first + k]]."""
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors = _Vectors(context, builder, signature.args[0].dtype)
-        x_place = vectors.data(signature.args[0], arguments[0])
-        offsets_place = vectors.data(signature.args[2], arguments[2], arguments[3])
+        kinds = signature.args
+        vectors = _Vectors(context, builder, kinds[0].dtype)
+        x_place = vectors.data(kinds[0], arguments[0], arguments[1])
+        starts_place = vectors.data(kinds[3], arguments[3])
+        offsets_place = vectors.data(kinds[4], arguments[4], arguments[5])
         taps = [builder.gep(x_place, [builder.load(vectors.at(offsets_place, k))]) for k in range(_ACROSS)]
-        rows = [vectors.data(signature.args[4], arguments[4], arguments[5])]
+        rows = [vectors.data(kinds[6], arguments[6], arguments[7])]
         while len(rows) < _DOWN:
-            rows.append(builder.gep(rows[-1], [arguments[7]]))
-        sums = vectors.zeros(_DOWN * _ACROSS)
-        with cgutils.for_range(builder, arguments[8]) as image:
-            x_shift, g_shift = builder.mul(image.index, arguments[1]), builder.mul(image.index, arguments[6])
+            rows.append(builder.gep(rows[-1], [arguments[9]]))
+        zero = ir.Constant(vectors.type, None)
+        sums = [vectors.sum_from(zero) for _ in range(_DOWN * _ACROSS)]
+        with cgutils.for_range(builder, arguments[10]) as image:
+            x_shift, g_shift = builder.mul(image.index, arguments[2]), builder.mul(image.index, arguments[8])
             own_taps = [builder.gep(tap, [x_shift]) for tap in taps]
             own_rows = [builder.gep(row, [g_shift]) for row in rows]
-            with cgutils.for_range(builder, arguments[9]) as loop:
+            with cgutils.for_range(builder, arguments[14]) as loop:
+                start = builder.load(builder.gep(starts_place, [loop.index]))
                 along = builder.mul(loop.index, ir.Constant(loop.index.type, vectors.lanes))
-                values = [vectors.load(builder.gep(tap, [along])) for tap in own_taps]
-                for o in range(_DOWN):
-                    cotangents = vectors.load(builder.gep(own_rows[o], [along]))
+                values = [vectors.load(builder.gep(tap, [start])) for tap in own_taps]
+                for i in range(_DOWN):
+                    cotangents = vectors.load(builder.gep(own_rows[i], [along]))
                     for k in range(_ACROSS):
-                        vectors.add_product(sums[o * _ACROSS + k], values[k], cotangents)
-        target = vectors.data(signature.args[10], arguments[10], arguments[11])
-        for o in range(_DOWN):
+                        vectors.add_product(sums[i * _ACROSS + k], values[k], cotangents)
+        target = vectors.data(kinds[11], arguments[11], arguments[12])
+        for i in range(_DOWN):
             for k in range(_ACROSS):
-                parts = builder.load(sums[o * _ACROSS + k])
-                lane = [builder.extract_element(parts, ir.Constant(ir.IntType(32), i)) for i in range(vectors.lanes)]
+                parts = builder.load(sums[i * _ACROSS + k])
+                lane = [builder.extract_element(parts, ir.Constant(ir.IntType(32), j)) for j in range(vectors.lanes)]
                 while len(lane) > 1:
                     half = len(lane) // 2
                     lane = [builder.fadd(a, b) for a, b in zip(lane[:half], lane[half:])]
                 entry = vectors.at(target, k)
                 builder.store(builder.fadd(builder.load(entry), lane[0]), entry)
-            target = builder.gep(target, [arguments[12]])
+            target = builder.gep(target, [arguments[13]])
         return context.get_dummy_value()
 
-    return types.void(x, x_size, offsets, first, g, g_first, g_size, pitch, images, steps, total, place, width), write
+    return types.void(x, x_first, x_size, starts, offsets, first, g, g_first, g_size, pitch, images, total, place, width,
+                      steps), write
 
 
 @kernel("3 i1 1")
@@ -169,34 +182,49 @@ def _spread(image: Any, geometry: Any, padded: Any) -> None:
                         inner[w] = behind[w * stride_w]
 
 
-@kernel("1 i1 1 i1 1 1 3")
-def _image(padded: Any, offsets: Any, weights: Any, geometry: Any, bias: Any, made: Any, out: Any) -> None:
-    channels, height, width = out.shape
-    pitch, together, across, chunk = geometry[5], geometry[8], geometry[9], geometry[10]
-    taps = len(offsets)
-    for first in range(0, height, together):
-        last = min(first + together, height)
-        for left in range(0, width, chunk):
-            columns = min(chunk, width - left)
-            length = ((last - first - 1) * pitch + columns + across - 1) // across * across
-            for p in range(0, length, across):
-                start = first * pitch + left + p
-                for o in range(0, channels, 4):
-                    _tile(padded, start, offsets, weights, o * taps, taps, made, o * length + p, length)
-            for o in range(channels):
-                shift = bias[o]
-                for h in range(first, last):
-                    start = o * length + (h - first) * pitch
-                    source, target = made[start : start + columns], out[o, h, left : left + columns]
-                    for w in range(columns):
-                        target[w] = source[w] + shift
+@kernel("4 bool i1 1 i1 i1 i1 1 1 4")
+def _in_rows(x: Any, as_it_is: Any, offsets: Any, weights: Any, geometry: Any, reads: Any, writes: Any, bias: Any, padded: Any,
+             out: Any) -> None:
+    """Vectors stay within rows of results."""
+    channels = out.shape[1]
+    plane = out.shape[2] * out.shape[3]
+    taps, whole, results = len(offsets), x.reshape(-1), out.reshape(-1)
+    image = x.shape[1] * x.shape[2] * x.shape[3]
+    for n in range(x.shape[0]):
+        source, base = whole, n * image
+        if not as_it_is:
+            _spread(x[n], geometry, padded)
+            source, base = padded, 0
+        for v in range(0, len(reads), 3):
+            for o in range(0, channels, 4):
+                place = (n * channels + o) * plane
+                _tile(source, base + reads[v], base + reads[v + 1], base + reads[v + 2], offsets, weights, o * taps, taps,
+                      bias, o, results, place + writes[v], place + writes[v + 1], place + writes[v + 2], plane, channels - o)
 
 
 @kernel("4 i1 1 i1 1 1 1 4")
-def _images(x: Any, offsets: Any, weights: Any, geometry: Any, bias: Any, padded: Any, made: Any, out: Any) -> None:
+def _in_runs(x: Any, offsets: Any, weights: Any, geometry: Any, bias: Any, padded: Any, made: Any, out: Any) -> None:
+    """Vectors run along padded rows."""
+    channels, height, width = out.shape[1:]
+    pitch, together, lanes = geometry[5], geometry[8], geometry[9]
+    taps = len(offsets)
     for n in range(x.shape[0]):
         _spread(x[n], geometry, padded)
-        _image(padded, offsets, weights, geometry, bias, made, out[n])
+        for first in range(0, height, together):
+            last = min(first + together, height)
+            length = ((last - first - 1) * pitch + width + 3 * lanes - 1) // (3 * lanes) * 3 * lanes
+            for p in range(0, length, 3 * lanes):
+                start = first * pitch + p
+                for o in range(0, channels, 4):
+                    place = o * length + p
+                    _tile(padded, start, start + lanes, start + 2 * lanes, offsets, weights, o * taps, taps, bias, o, made,
+                          place, place + lanes, place + 2 * lanes, length, 4)
+            for o in range(channels):
+                for h in range(first, last):
+                    start = o * length + (h - first) * pitch
+                    source, target = made[start : start + width], out[n, o, h]
+                    for w in range(width):
+                        target[w] = source[w]
 
 
 @kernel("3 int int 1")
@@ -210,23 +238,30 @@ def _spread_cotangents(g: Any, pitch: Any, length: Any, spread: Any) -> None:
                 inner[w] = source[w]
 
 
-@kernel("4 4 i1 i1 int int 1 1 2")
-def _sums_over_positions(x: Any, g: Any, offsets: Any, geometry: Any, image: Any, lanes: Any, padded: Any, spread: Any,
-                         total: Any) -> None:
-    pitch, length = geometry[5], geometry[11]
-    flat = total.reshape(-1)
+@kernel("4 4 bool bool i1 i1 i1 int 1 1 2")
+def _sums_over_positions(x: Any, g: Any, x_as_it_is: Any, g_as_it_is: Any, offsets: Any, geometry: Any, starts: Any,
+                         together: Any, padded: Any, spread: Any, total: Any) -> None:
+    image, lanes, row = geometry[10], geometry[9], geometry[11]
+    steps = len(starts)
+    length = steps * lanes
+    flat, whole_x, whole_g = total.reshape(-1), x.reshape(-1), g.reshape(-1)
     channels, width = total.shape
     size = channels * length
-    together = len(spread) // size
     for first in range(0, len(x), together):
         count = min(together, len(x) - first)
-        for n in range(count):
-            _spread(x[first + n], geometry, padded[n * image :])
-            _spread_cotangents(g[first + n], pitch, length, spread[n * size :])
+        source, source_first, given, given_first = whole_x, first * image, whole_g, first * size
+        if not x_as_it_is:
+            source, source_first = padded, 0
+            for n in range(count):
+                _spread(x[first + n], geometry, padded[n * image :])
+        if not g_as_it_is:
+            given, given_first = spread, 0
+            for n in range(count):
+                _spread_cotangents(g[first + n], row, length, spread[n * size :])
         for o in range(0, channels, 4):
             for k in range(0, width, 3):
-                _dot_tile(padded, image, offsets, k, spread, o * length, size, length, count, length // lanes, flat,
-                          o * width + k, width)
+                _dot_tile(source, source_first, image, starts, offsets, k, given, given_first + o * length, size, length,
+                          count, flat, o * width + k, width, steps)
 
 
 class Form:
@@ -235,40 +270,61 @@ class Form:
     Padding may be negative: then so much of the image is not read.
     """
 
-    def __init__(self, channels: int, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
-                 dilation: tuple[int, int], size: tuple[int, int], itemsize: int) -> None:
-        extent = [(t - 1) * s + (k - 1) * d + 1 for t, s, k, d in zip(size, stride, kernel_size, dilation)]
+    def __init__(self, images: tuple[int, int, int], kernel_size: tuple[int, int], stride: tuple[int, int],
+                 padding: tuple[int, int], dilation: tuple[int, int], size: tuple[int, int], itemsize: int) -> None:
+        channels = images[0]
+        extent = tuple((t - 1) * s + (k - 1) * d + 1 for t, s, k, d in zip(size, stride, kernel_size, dilation))
         rows, pitch = (-(-e // s) for e, s in zip(extent, stride))
         self.lanes = _VECTOR_BYTES // itemsize
-        self.across = _ACROSS * self.lanes
+        self.in_rows = _by_rows(size, self.lanes) <= 1.05 * _by_runs(size, pitch)  # which need not be copied to out
+        self.even = self.in_rows and size[1] % self.lanes == 0
+        self.as_it_is = extent == images[1:] and stride == (1, 1) and padding == (0, 0)  # nothing to put around the image
         together = min(max(_ALONG // pitch, 1), size[0])
-        chunk = size[1] if together > 1 else min(size[1], 2 * _ALONG)
-        self.made = (together - 1) * pitch + chunk + self.across
-        self.length = -(-((size[0] - 1) * pitch + size[1]) // self.lanes) * self.lanes
+        self.made = together * pitch + size[1] + _ACROSS * self.lanes
         self.image = channels * stride[0] * stride[1] * rows * pitch
+        row = -(-size[1] // self.lanes) * self.lanes if self.in_rows else pitch
         self.geometry = np.array(
-            (*stride, *padding, rows, pitch, *extent, together, self.across, chunk, self.length), np.int64
+            (*stride, *padding, rows, pitch, *extent, together, self.lanes, self.image, row), np.int64
         )
         c, i, j = np.ogrid[:channels, : kernel_size[0], : kernel_size[1]]
         h, w = i * dilation[0], j * dilation[1]
         planes = (c * stride[0] + h % stride[0]) * stride[1] + w % stride[1]
         self.offsets = ((planes * rows + h // stride[0]) * pitch + w // stride[1]).reshape(-1)
         self.taps = len(self.offsets)
+        if self.in_rows:
+            columns, lines = np.arange(0, size[1], self.lanes), np.arange(size[0])[:, None]
+            self.starts = (lines * pitch + columns).reshape(-1)
+            last = np.minimum(columns, size[1] - self.lanes)  # the end of a row is made twice rather than beyond it
+            self.reads, self.writes = (
+                np.concatenate((v := (lines * line + last).reshape(-1), v[-1:].repeat(-len(v) % _ACROSS)))
+                for line in (pitch, size[1])
+            )
+        else:
+            self.starts = np.arange(0, (size[0] - 1) * pitch + size[1], self.lanes)
 
     def padded(self, images: int, kind: np.dtype) -> np.ndarray:
         """Gives zeros for so many images, and behind them what the last tile reads beyond."""
-        return np.zeros(images * self.image + self.across, kind)
+        return np.zeros(images * self.image + _ACROSS * self.lanes, kind)
+
+
+def _by_rows(size: tuple[int, ...], lanes: int) -> float:
+    """Gives how many positions are computed for one that is wanted, when vectors stay within rows."""
+    return -(-size[-1] // lanes) * lanes / size[-1] if size[-1] >= lanes else float("inf")
+
+
+def _by_runs(size: tuple[int, ...], pitch: int) -> float:
+    """Gives the same when they run along padded rows."""
+    return pitch / size[-1] if prod(size[:-1]) > 1 else 1.0
 
 
 form = lru_cache(maxsize=1024)(Form)
 
 
-def waste(kernel_size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], size: tuple[int, ...]) -> float:
-    """Gives how many positions are computed for each that is wanted."""
-    if prod(size[:-1]) == 1:
-        return 1.0
-    extent = (size[-1] - 1) * stride[-1] + (kernel_size[-1] - 1) * dilation[-1] + 1
-    return -(-extent // stride[-1]) / size[-1]
+def waste(kernel_size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], size: tuple[int, ...],
+          itemsize: int) -> float:
+    """Gives how many positions are computed for one that is wanted."""
+    pitch = -(-((size[-1] - 1) * stride[-1] + (kernel_size[-1] - 1) * dilation[-1] + 1) // stride[-1])
+    return min(_by_rows(size, _VECTOR_BYTES // itemsize), _by_runs(size, pitch))
 
 
 def conv(x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, out: np.ndarray, sizes: Form) -> None:
@@ -278,9 +334,15 @@ def conv(x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, out: np.nd
     packed = np.zeros((whole, sizes.taps), x.dtype)
     packed[:channels] = weights
     packed = np.ascontiguousarray(packed.reshape(-1, _DOWN, sizes.taps).swapaxes(1, 2)).reshape(-1)
-    shift = np.zeros(channels, x.dtype) if bias is None else bias
-    made = np.empty(whole * sizes.made, x.dtype)
-    _images(x, sizes.offsets, packed, sizes.geometry, shift, sizes.padded(1, x.dtype), made, out)
+    shift = np.zeros(whole, x.dtype)
+    if bias is not None:
+        shift[:channels] = bias
+    padded = sizes.padded(0 if sizes.as_it_is and sizes.in_rows else 1, x.dtype)
+    if sizes.in_rows:
+        _in_rows(x, sizes.as_it_is, sizes.offsets, packed, sizes.geometry, sizes.reads, sizes.writes, shift, padded, out)
+    else:
+        made = np.empty(whole * sizes.made, x.dtype)
+        _in_runs(x, sizes.offsets, packed, sizes.geometry, shift, padded, made, out)
 
 
 def conv_input(g: np.ndarray, weights: np.ndarray, out: np.ndarray, stride: tuple[int, int], padding: tuple[int, int],
@@ -298,7 +360,7 @@ def conv_input(g: np.ndarray, weights: np.ndarray, out: np.ndarray, stride: tupl
         (rows, *_), (columns, *_) = parts
         apart = np.ascontiguousarray(weights[:, :, rows[::-1]][..., columns[::-1]].swapaxes(0, 1))
         steps, sides, size, first = (tuple(p[i] for p in parts) for i in range(1, 5))
-        sizes = form(g.shape[1], apart.shape[2:], (1, 1), sides, steps, size, g.dtype.itemsize)
+        sizes = form(g.shape[1:], apart.shape[2:], (1, 1), sides, steps, size, g.dtype.itemsize)
         plane = out if stride == (1, 1) else np.empty((*out.shape[:2], *size), out.dtype)
         conv(g, apart.reshape(len(apart), -1), None, plane, sizes)
         if plane is not out:
@@ -324,7 +386,11 @@ def conv_weight(x: np.ndarray, g: np.ndarray, sizes: Form) -> np.ndarray:
     channels = g.shape[1]
     offsets = np.concatenate((sizes.offsets, sizes.offsets[:1].repeat(-sizes.taps % _ACROSS)))  # dropped in the end
     total = np.zeros((-(-channels // _DOWN) * _DOWN, len(offsets)), x.dtype)
-    together = min(max(_TOGETHER // sizes.length, 1), len(x))
-    spread = np.zeros(together * len(total) * sizes.length, x.dtype)
-    _sums_over_positions(x, g, offsets, sizes.geometry, sizes.image, sizes.lanes, sizes.padded(together, x.dtype), spread, total)
+    length = len(sizes.starts) * sizes.lanes
+    together = min(max(_TOGETHER // length, 1), len(x))
+    # Without zeros around the image or behind its rows, both are read where they lie.
+    x_as_it_is, g_as_it_is = sizes.as_it_is and sizes.even, sizes.even and channels == len(total)
+    padded = sizes.padded(0 if x_as_it_is else together, x.dtype)
+    spread = np.zeros(0 if g_as_it_is else together * len(total) * length, x.dtype)
+    _sums_over_positions(x, g, x_as_it_is, g_as_it_is, offsets, sizes.geometry, sizes.starts, together, padded, spread, total)
     return np.ascontiguousarray(total[:channels, : sizes.taps])

@@ -30,6 +30,7 @@ Ints = tuple[int, ...]
 _BLOCK = 1 << 19  # elements of columns made at once: few enough to stay in cache (measured)
 _POSITIONS = 128  # of an image, from which its own columns alone make a product that BLAS does at full speed
 _WASTE = 1.6  # positions computed in vain, at most, for reading whole padded rows
+_CHANNELS = 3  # of results, from which loops over taps are the faster way (measured)
 _TAPS = 1536  # whose weights a loop over them finds in cache: for more, products of columns are faster (measured)
 
 
@@ -126,13 +127,14 @@ def _looped(x: np.ndarray, g_size: int, groups: int, size: Ints) -> bool:
     return min(x.size, g_size) >= compiled.LEAST and groups == 1 and len(size) <= 2 and compiled.fits(x)
 
 
-def _in_tiles(x: np.ndarray, g_size: int, groups: int, taps: int, kernel: Ints, stride: Ints, dilation: Ints, size: Ints) -> bool:
-    """Says whether compiled loops sum over taps without columns: few enough, and few positions in vain."""
-    if not (taps <= _TAPS and _looped(x, g_size, groups, size)):
+def _in_tiles(x: np.ndarray, g_size: int, groups: int, channels: int, taps: int, kernel: Ints, stride: Ints, dilation: Ints,
+              size: Ints) -> bool:
+    """Says whether compiled loops sum over taps without columns: few taps, few positions in vain, and several results."""
+    if not (channels >= _CHANNELS and taps <= _TAPS and _looped(x, g_size, groups, size)):
         return False
     from distgrad.kernels.tiles import waste
 
-    return waste(kernel, stride, dilation, size) <= _WASTE
+    return waste(kernel, stride, dilation, size, x.itemsize) <= _WASTE
 
 
 def _two(values: Ints, first: int) -> tuple[int, int]:
@@ -146,10 +148,11 @@ def _blocks(channels: int, kernel: Ints, stride: Ints, padding: Ints, dilation: 
     return Blocks(channels, _two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), _two(size, 1), _BLOCK, kind)
 
 
-def _form(channels: int, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints, kind: np.dtype) -> Any:
+def _form(x: np.ndarray, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints) -> Any:
     from distgrad.kernels.tiles import form
 
-    return form(channels, _two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), _two(size, 1), kind.itemsize)
+    return form(_as_images(x).shape[1:], _two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), _two(size, 1),
+                x.itemsize)
 
 
 def _as_images(x: np.ndarray) -> np.ndarray:
@@ -172,11 +175,11 @@ def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, stride: 
         out = np.matmul(weights, flat).reshape(batch, out_channels, *size)
         return (out if shift is None else np.add(out, shift, out=out)).astype(kind, copy=False)
     out = np.empty((batch, out_channels, *size), kind)
-    if _in_tiles(x, out.size, groups, weights.shape[2], kernel, stride, dilation, size):
+    if _in_tiles(x, out.size, groups, out_channels, weights.shape[2], kernel, stride, dilation, size):
         from distgrad.kernels import tiles
 
         tiles.conv(_as_images(x), weights[0], None if b is None else np.ascontiguousarray(b, x.dtype), _as_images(out),
-                   _form(x.shape[1], kernel, stride, padding, dilation, size, kind))
+                   _form(x, kernel, stride, padding, dilation, size))
         return out
     if _compiled(x, out.size, groups, size):
         from distgrad.kernels import patches as loops
@@ -222,8 +225,8 @@ def _conv_input(g: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, di
     if not (out.size and g.size and w.size):
         return out
     pointwise = _is_pointwise(kernel, stride, padding, size, g.shape[2:])
-    if not pointwise and _in_tiles(g, out.size, groups, w.shape[0] * prod(kernel) // prod(stride), kernel, (1,) * len(size),
-                                   dilation, g.shape[2:]):
+    if not pointwise and _in_tiles(g, out.size, groups, channels, w.shape[0] * prod(kernel) // prod(stride), kernel,
+                                   (1,) * len(size), dilation, g.shape[2:]):
         from distgrad.kernels import tiles
 
         given = np.ascontiguousarray(w).reshape(*w.shape[:2], *_two(kernel, 1))
@@ -294,12 +297,11 @@ def _conv_weight(x: np.ndarray, g: np.ndarray, *, stride: Ints, padding: Ints, d
         for one, other in zip(left, right):
             total += np.matmul(one, other.swapaxes(1, 2))
         return total.reshape(shape).astype(kind, copy=False)
-    if compiled.fits(g) and g.dtype == x.dtype and _in_tiles(
-        x, g.size, groups, total.shape[2], size, stride, dilation, g.shape[2:]
-    ):
+    if compiled.fits(g) and g.dtype == x.dtype and _in_tiles(x, g.size, groups, out_channels, total.shape[2], size, stride,
+                                                             dilation, g.shape[2:]):
         from distgrad.kernels import tiles
 
-        found = tiles.conv_weight(_as_images(x), _as_images(g), _form(channels, size, stride, padding, dilation, g.shape[2:], kind))
+        found = tiles.conv_weight(_as_images(x), _as_images(g), _form(x, size, stride, padding, dilation, g.shape[2:]))
         if np.isfinite(found).all():  # else it is made with nothing but what belongs to it
             return found.reshape(shape)
     if _compiled(x, g.size, groups, g.shape[2:]) and compiled.fits(g) and g.dtype == x.dtype:
