@@ -47,7 +47,7 @@ def kernel(arguments: str, kinds: tuple[Any, ...] = KINDS) -> Callable[[Callable
 
 
 def scalar(function: Callable[..., Any]) -> Any:
-    """Compiles a function of numbers that kernels of its module call."""
+    """Compiles a function that kernels of its module call, into them; it keeps its order of operations."""
     return njit(error_model="numpy", fastmath={"contract"}, forceinline=True)(function)
 
 

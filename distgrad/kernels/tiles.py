@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
 
-from distgrad.kernels.compiling import kernel
+from distgrad.kernels.compiling import kernel, scalar
 
 # 12 vectors of sums, 3 of values and 1 weight are the 16 registers of AVX2, of 32 bytes each.
 _VECTOR_BYTES, _ACROSS, _DOWN = 32, 3, 4
@@ -156,7 +156,7 @@ def _dot_tile(typing: Any, x: Any, x_first: Any, x_size: Any, starts: Any, offse
                       steps), write
 
 
-@kernel("3 i1 1")
+@scalar
 def _spread(image: Any, geometry: Any, padded: Any) -> None:
     channels, height, width = image.shape
     stride_h, stride_w, padding_h, padding_w = geometry[0], geometry[1], geometry[2], geometry[3]
@@ -227,7 +227,7 @@ def _in_runs(x: Any, offsets: Any, weights: Any, geometry: Any, bias: Any, padde
                         target[w] = source[w]
 
 
-@kernel("3 int int 1")
+@scalar
 def _spread_cotangents(g: Any, pitch: Any, length: Any, spread: Any) -> None:
     channels, height, width = g.shape
     for o in range(channels):
