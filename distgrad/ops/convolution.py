@@ -113,6 +113,16 @@ def _is_pointwise(kernel: Ints, stride: Ints, padding: Ints, spatial: Ints, size
     return spatial == size and all(k == 1 for k in kernel) and all(s == 1 for s in stride) and not any(padding)
 
 
+def _skips(kernel: Ints, stride: Ints, padding: Ints) -> bool:
+    """Says whether a convolution only reads some elements, one for each position."""
+    return all(k == 1 for k in kernel) and not any(padding) and any(s > 1 for s in stride)
+
+
+def _read(stride: Ints, size: Ints) -> tuple[slice, ...]:
+    """Gives which elements these are."""
+    return tuple(slice(0, (t - 1) * s + 1, s) for s, t in zip(stride, size))
+
+
 def _wide(kind: np.dtype) -> np.dtype:
     """Gives the dtype sums are taken in: float32 for the halves."""
     return np.dtype(np.float32) if kind.kind == "V" or kind.name in ("float16", "bfloat16") else kind
@@ -170,6 +180,8 @@ def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, stride: 
         out = np.zeros((batch, out_channels, *size), kind)
         return out if shift is None else np.add(out, shift).astype(kind, copy=False)
     weights = np.ascontiguousarray(w).reshape(groups, out_channels // groups, prod(w.shape[1:]))
+    if _skips(kernel, stride, padding):
+        x, stride = np.ascontiguousarray(x[_last(_read(stride, size))]), (1,) * len(size)
     if _is_pointwise(kernel, stride, padding, x.shape[2:], size):
         flat = x.reshape(batch, groups, x.shape[1] // groups, prod(size))
         out = np.matmul(weights, flat).reshape(batch, out_channels, *size)
@@ -223,6 +235,11 @@ def _conv_input(g: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, di
     batch, kernel, channels = g.shape[0], w.shape[2:], groups * w.shape[1]
     out = np.zeros((batch, channels, *size), kind)
     if not (out.size and g.size and w.size):
+        return out
+    if _skips(kernel, stride, padding):
+        size = g.shape[2:]
+        out[_last(_read(stride, size))] = _conv_input(
+            g, w, stride=(1,) * len(size), padding=padding, dilation=dilation, groups=groups, size=size)
         return out
     pointwise = _is_pointwise(kernel, stride, padding, size, g.shape[2:])
     if not pointwise and _in_tiles(g, out.size, groups, channels, w.shape[0] * prod(kernel) // prod(stride), kernel,
@@ -292,6 +309,8 @@ def _conv_weight(x: np.ndarray, g: np.ndarray, *, stride: Ints, padding: Ints, d
     if not (x.size and g.size and prod(size)):
         return np.zeros(shape, kind)
     total = np.zeros((groups, out_channels // groups, prod(shape[1:])), x.dtype)
+    if _skips(size, stride, padding):
+        x, stride = x[_last(_read(stride, g.shape[2:]))], (1,) * len(size)
     if _is_pointwise(size, stride, padding, x.shape[2:], g.shape[2:]):
         left, right = (v.reshape(batch, groups, v.shape[1] // groups, prod(g.shape[2:])) for v in (g, x))
         for one, other in zip(left, right):
