@@ -16,8 +16,10 @@ from distgrad.functions.movement import pad
 from distgrad.functions.precision import in_float32
 from distgrad.functions.reduction import vector_norm
 from distgrad.meta import broadcast_shapes, normalize_dim
+from distgrad.ops import channel_norm as channel_ops
 from distgrad.ops import normalization as ops
 from distgrad.ops.across import sharded_dim
+from distgrad.ops.creation import full
 from distgrad.ops.elementwise import clamp_min, rsqrt, square
 
 __all__ = ["batch_norm", "cosine_similarity", "group_norm", "instance_norm", "layer_norm", "local_response_norm",
@@ -129,9 +131,25 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     size = prod(input.shape[2:])
     if batch * channels // num_groups * size == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
-    grouped = input.reshape(batch, num_groups, channels // num_groups * size)
-    y, _ = ops.standardize(grouped, axis=(2,), eps=float(eps))
+    return _in_groups(input, num_groups, weight, bias, float(eps))
+
+
+def _in_groups(input: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    if _of_one_dtype(input, weight, bias) and sharded_dim(input) in (None, 0):
+        return channel_ops.group_norm(input, *_filled(input, weight, bias), groups=groups, eps=eps)[0]
+    y, _ = ops.standardize(input.reshape(input.shape[0], groups, -1 if input.numel() else 0), axis=(2,), eps=eps)
     return _channel_affine(y.reshape(tuple(input.shape)), weight, bias)
+
+
+def _of_one_dtype(input: Tensor, *values: Tensor | None) -> bool:
+    return input.dtype.category == 2 and all(value is None or value.dtype is input.dtype for value in values)
+
+
+def _filled(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Gives weight and bias of each channel, 1 and 0 where there are none."""
+    shape, kind = (input.shape[1],), input.dtype.name
+    return (full(1.0, shape=shape, dtype=kind) if weight is None else weight,
+            full(0.0, shape=shape, dtype=kind) if bias is None else bias)
 
 
 def _update(running: Tensor | None, batch: Tensor, momentum: float) -> None:
@@ -162,8 +180,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
         mean = values.mean(-1, keepdim=True)
         _update(running_mean, mean.mean((0, 2)), momentum)
         _update(running_var, square(values - mean).sum(-1).mean(0) * (1.0 / (size - 1)), momentum)
-    y, _ = ops.standardize(rows, axis=(2,), eps=float(eps))
-    return _channel_affine(y.reshape(tuple(input.shape)), weight, bias)
+    return _in_groups(input, channels, weight, bias, float(eps))
 
 
 @shown_as("NativeBatchNormBackward0")
@@ -194,6 +211,11 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     count = input.shape[0] * prod(input.shape[2:])
     if count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+    if _of_one_dtype(input, weight, bias):
+        y, mean, variance = channel_ops.batch_norm(input, *_filled(input, weight, bias), eps=float(eps))
+        _update(running_mean, mean, momentum)
+        _update(running_var, variance.detach() * (count / max(count - 1, 1)), momentum)
+        return y
     dims = (0, *range(2, input.ndim))
     mean = input.mean(dims)
     centered = input - _per_channel(mean, input.ndim)

@@ -16,20 +16,21 @@ from typing import Any
 
 from numba import njit, types
 
-MODULES = ("activations", "elementwise", "norms", "patches", "pooling", "rows", "sums", "tiles")
+MODULES = ("activations", "channel_norms", "elementwise", "norms", "patches", "pooling", "rows", "sums", "tiles")
 
 KINDS = (types.float32, types.float64)
 
 _kernels: list[tuple[Any, tuple[str, ...], tuple[Any, ...]]] = []
 _FIXED = {"int": types.int64, "float": types.float64, "bool": types.boolean, "i1": types.int64[::1],
-          "i2": types.int64[:, ::1], "i3": types.int64[:, :, ::1], "b1": types.boolean[::1]}
+          "i2": types.int64[:, ::1], "i3": types.int64[:, :, ::1], "b1": types.boolean[::1], "d1": types.float64[::1]}
 
 
 def kernel(arguments: str, kinds: tuple[Any, ...] = KINDS) -> Callable[[Callable[..., Any]], Any]:
     """Compiles a function of arrays, lazily, per dtype, cached on disk.
 
     `arguments` has a word for each parameter: "1", "2", ... for contiguous arrays with so many dims of the dtype the
-    kernel is compiled for; "i1", "i2", "i3", "b1" for int64 and bool arrays; "int", "float" and "bool" for numbers.
+    kernel is compiled for; "i1", "i2", "i3", "b1" for int64 and bool arrays, "d1" for double precision; "int", "float"
+    and "bool" for numbers.
     `kinds` are the dtypes that `warm_up` compiles it for.
     """
 
