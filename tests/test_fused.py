@@ -272,6 +272,19 @@ def test_max_pool_and_its_gradient(rule: tuple[int, int, int, int], kind: Any) -
     np.testing.assert_array_equal(indices[seen], theirs[1].numpy()[seen])
 
 
+@KINDS
+def test_activations_of_straight_pieces(kind: Any) -> None:
+    x = np.concatenate([everything(kind), np.linspace(-4, 4, 4001, dtype=kind), np.array([-3, 3, 0, -0.0], kind)])
+    h = np.resize(np.array([1.5, -2.0, np.inf, 0.0, -0.25], kind), x.shape)
+    for slope in (0.01, 0.0, -0.5, 2.0):
+        for name, operands in (("leaky_relu", (x,)), ("leaky_relu_backward", (h, x))):
+            (ours,) = kernel(name, *operands, np.asarray(slope, kind), on=True)
+            (theirs,) = kernel(name, *operands, np.asarray(slope, kind), on=False)
+            np.testing.assert_array_equal(ours, theirs, err_msg=f"{name} {slope}")
+    agree("hardswish", x, parts=2)
+    agree("hardswish_backward", h, x, parts=2)
+
+
 CONVOLUTIONS = {
     "plain": ((3, 3), (1, 1), (0, 0), (1, 1)),
     "padded": ((3, 5), (1, 1), (1, 2), (1, 1)),

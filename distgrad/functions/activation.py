@@ -186,7 +186,7 @@ def glu(input: Any, dim: int = -1) -> Any:
     size = input.shape[axis]
     if size % 2:
         raise RuntimeError(f"glu: Halving dimension must be even, but dimension {axis} is size {size}")
-    value, gate = input.narrow(axis, 0, size // 2), input.narrow(axis, size // 2, size // 2)
+    value, gate = input.split([size // 2] * 2, axis)
     return elementwise.mul(value, elementwise.sigmoid(gate))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from numba import njit, types
 
-MODULES = ("activations", "channel_norms", "elementwise", "norms", "patches", "pooling", "rows", "sums", "tiles")
+MODULES = ("activations", "bends", "channel_norms", "elementwise", "norms", "patches", "pooling", "rows", "sums", "tiles")
 
 KINDS = (types.float32, types.float64)
 

@@ -70,12 +70,20 @@ def _relu_backward(h: Any, out: Any) -> Any:
 
 
 def _leaky_relu(x: Any, slope: Any) -> Any:
+    if slope.ndim == 0 and x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import bends
+
+        return bends.leaky_relu(x, float(slope))
     if slope.ndim == 0 and 0 < slope <= 1:
         return np.maximum(x, x * slope)
     return select_array(x > 0, x, x * slope)
 
 
 def _leaky_relu_backward(h: Any, x: Any, slope: Any) -> Any:
+    if slope.ndim == 0 and h.size >= compiled.LEAST and compiled.fits(h, x):
+        from distgrad.kernels import bends
+
+        return bends.leaky_relu_backward(h, x, float(slope))
     return select_array(x > 0, h, h * slope)
 
 
@@ -107,11 +115,19 @@ def _hardsigmoid(x: Any) -> Any:
 
 @widened
 def _hardswish(x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import bends
+
+        return bends.hardswish(x)
     return x * np.clip(x + 3, x.dtype.type(0), x.dtype.type(6)) / 6
 
 
 @widened
 def _hardswish_backward(g: Any, x: Any) -> Any:
+    if g.size >= compiled.LEAST and compiled.fits(g, x):
+        from distgrad.kernels import bends
+
+        return bends.hardswish_backward(g, x)
     slope = select_array(x >= 3, np.ones((), x.dtype), x / 3 + x.dtype.type(0.5))
     return g * keep_array(x > -3, slope)
 
