@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -270,6 +271,26 @@ def test_max_pool_and_its_gradient(rule: tuple[int, int, int, int], kind: Any) -
     np.testing.assert_array_equal(values, theirs[0])
     seen = np.isfinite(values)  # of windows of -inf, PyTorch's position differs between its versions
     np.testing.assert_array_equal(indices[seen], theirs[1].numpy()[seen])
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["batch_norm", "group_norm"])
+def test_norms_of_channels(name: str, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "LEAST", 1)
+    shapes = [(5, 6, 9, 11), (40, 6), (3, 6, 2), (2, 6, 3, 4, 5), (1, 6, 700), (1300, 6), (4, 6, 0), (64, 6, 1, 1)]
+    for shape, offset in itertools.product(shapes, (0.0, 300.0)):
+        x = normal(kind, *shape) + kind(offset)
+        v, w, b = normal(kind, *shape, seed=1), normal(kind, 6, seed=2), normal(kind, 6, seed=3)
+        more = {"groups": 3} if name == "group_norm" else {}
+        results = []
+        for on in (True, False):
+            found = kernel(name, x, w, b, on=on, eps=1e-5, **more)
+            slopes = kernel(f"{name}_backward", v, x, w, *found[1:], on=on, **(more or {"eps": 1e-5}))
+            results.append((*found, *slopes))
+        rounding = float(np.finfo(kind).eps) * (1 + offset)
+        for ours, theirs in zip(*results, strict=True):
+            assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+            np.testing.assert_allclose(ours, theirs, rtol=60 * rounding, atol=60 * rounding * max(shape))
 
 
 @KINDS
