@@ -372,21 +372,22 @@ def test_convolutions_in_tiles_of_any_sizes(monkeypatch: pytest.MonkeyPatch) -> 
     while done < 250:
         kind = choose.choice([np.float32, np.float64])
         n, c, o = choose.integers(1, 5, 3)
+        groups = int(choose.choice([1, 1, 2, 3]))
         kernel_size, stride, dilation = (tuple(choose.integers(1, 5, 2).tolist()) for _ in range(3))
         padding = tuple(choose.integers(0, 4, 2).tolist())
         height, width = choose.integers(1, 40, 2)
-        x, w = normal(kind, n, c, height, width, seed=done), normal(kind, o, c, *kernel_size, seed=done + 1)
+        x, w = normal(kind, n, groups * c, height, width, seed=done), normal(kind, groups * o, c, *kernel_size, seed=done + 1)
         size = [(s + 2 * p - d * (k - 1) - 1) // t + 1
                 for s, p, d, k, t in zip((height, width), padding, dilation, kernel_size, stride)]
-        if min(size) < 1 or (kernel_size == (1, 1) and stride == (1, 1) and padding == (0, 0)):
+        if min(size) < 1 or (kernel_size == (1, 1) and padding == (0, 0)):
             continue
         done += 1
-        b = normal(kind, o, seed=done + 2)
+        b = normal(kind, groups * o, seed=done + 2)
         tx, tw, tb = (torch.from_numpy(v).requires_grad_() for v in (x, w, b))
-        y = torch.nn.functional.conv2d(tx, tw, tb, stride, padding, dilation)
+        y = torch.nn.functional.conv2d(tx, tw, tb, stride, padding, dilation, groups)
         g = normal(kind, *y.shape, seed=done + 3)
         y.backward(torch.from_numpy(g))
-        attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
+        attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         case = f"{x.shape} {w.shape} {attrs} {kind.__name__}"
         tolerance = {"rtol": 1e-4, "atol": 2e-4} if kind is np.float32 else {"rtol": 1e-10, "atol": 1e-11}
         tiles.called.clear()  # type: ignore[attr-defined]

@@ -182,11 +182,12 @@ def _spread(image: Any, geometry: Any, padded: Any) -> None:
                         inner[w] = behind[w * stride_w]
 
 
-@kernel("4 bool i1 1 i1 i1 i1 1 1 4")
-def _in_rows(x: Any, as_it_is: Any, offsets: Any, weights: Any, geometry: Any, reads: Any, writes: Any, bias: Any, padded: Any,
-             out: Any) -> None:
-    """Vectors stay within rows of results."""
+@kernel("4 bool int i1 1 i1 i1 i1 1 1 4")
+def _in_rows(x: Any, as_it_is: Any, groups: Any, offsets: Any, weights: Any, geometry: Any, reads: Any, writes: Any, bias: Any,
+             padded: Any, out: Any) -> None:
+    """Vectors stay within rows of results. The groups of an image are images one after the other."""
     channels = out.shape[1]
+    whole_channels = len(bias) // groups
     plane = out.shape[2] * out.shape[3]
     taps, whole, results = len(offsets), x.reshape(-1), out.reshape(-1)
     image = x.shape[1] * x.shape[2] * x.shape[3]
@@ -195,21 +196,26 @@ def _in_rows(x: Any, as_it_is: Any, offsets: Any, weights: Any, geometry: Any, r
         if not as_it_is:
             _spread(x[n], geometry, padded)
             source, base = padded, 0
+        own = n % groups * whole_channels
         for v in range(0, len(reads), 3):
             for o in range(0, channels, 4):
                 place = (n * channels + o) * plane
-                _tile(source, base + reads[v], base + reads[v + 1], base + reads[v + 2], offsets, weights, o * taps, taps,
-                      bias, o, results, place + writes[v], place + writes[v + 1], place + writes[v + 2], plane, channels - o)
+                _tile(source, base + reads[v], base + reads[v + 1], base + reads[v + 2], offsets, weights, (own + o) * taps,
+                      taps, bias, own + o, results, place + writes[v], place + writes[v + 1], place + writes[v + 2], plane,
+                      channels - o)
 
 
-@kernel("4 i1 1 i1 1 1 1 4")
-def _in_runs(x: Any, offsets: Any, weights: Any, geometry: Any, bias: Any, padded: Any, made: Any, out: Any) -> None:
+@kernel("4 int i1 1 i1 1 1 1 4")
+def _in_runs(x: Any, groups: Any, offsets: Any, weights: Any, geometry: Any, bias: Any, padded: Any, made: Any, out: Any
+             ) -> None:
     """Vectors run along padded rows."""
     channels, height, width = out.shape[1:]
+    whole_channels = len(bias) // groups
     pitch, together, lanes = geometry[5], geometry[8], geometry[9]
     taps = len(offsets)
     for n in range(x.shape[0]):
         _spread(x[n], geometry, padded)
+        own = n % groups * whole_channels
         for first in range(0, height, together):
             last = min(first + together, height)
             length = ((last - first - 1) * pitch + width + 3 * lanes - 1) // (3 * lanes) * 3 * lanes
@@ -217,8 +223,8 @@ def _in_runs(x: Any, offsets: Any, weights: Any, geometry: Any, bias: Any, padde
                 start = first * pitch + p
                 for o in range(0, channels, 4):
                     place = o * length + p
-                    _tile(padded, start, start + lanes, start + 2 * lanes, offsets, weights, o * taps, taps, bias, o, made,
-                          place, place + lanes, place + 2 * lanes, length, 4)
+                    _tile(padded, start, start + lanes, start + 2 * lanes, offsets, weights, (own + o) * taps, taps, bias,
+                          own + o, made, place, place + lanes, place + 2 * lanes, length, 4)
             for o in range(channels):
                 for h in range(first, last):
                     start = o * length + (h - first) * pitch
@@ -238,30 +244,34 @@ def _spread_cotangents(g: Any, pitch: Any, length: Any, spread: Any) -> None:
                 inner[w] = source[w]
 
 
-@kernel("4 4 bool bool i1 i1 i1 int 1 1 2")
-def _sums_over_positions(x: Any, g: Any, x_as_it_is: Any, g_as_it_is: Any, offsets: Any, geometry: Any, starts: Any,
-                         together: Any, padded: Any, spread: Any, total: Any) -> None:
+@kernel("4 4 bool bool int i1 i1 i1 int 1 1 2")
+def _sums_over_positions(x: Any, g: Any, x_as_it_is: Any, g_as_it_is: Any, groups: Any, offsets: Any, geometry: Any,
+                         starts: Any, together: Any, padded: Any, spread: Any, total: Any) -> None:
     image, lanes, row = geometry[10], geometry[9], geometry[11]
     steps = len(starts)
     length = steps * lanes
     flat, whole_x, whole_g = total.reshape(-1), x.reshape(-1), g.reshape(-1)
-    channels, width = total.shape
+    channels, width = total.shape[0] // groups, total.shape[1]
     size = channels * length
-    for first in range(0, len(x), together):
-        count = min(together, len(x) - first)
-        source, source_first, given, given_first = whole_x, first * image, whole_g, first * size
-        if not x_as_it_is:
-            source, source_first = padded, 0
-            for n in range(count):
-                _spread(x[first + n], geometry, padded[n * image :])
-        if not g_as_it_is:
-            given, given_first = spread, 0
-            for n in range(count):
-                _spread_cotangents(g[first + n], row, length, spread[n * size :])
-        for o in range(0, channels, 4):
-            for k in range(0, width, 3):
-                _dot_tile(source, source_first, image, starts, offsets, k, given, given_first + o * length, size, length,
-                          count, flat, o * width + k, width, steps)
+    images = len(x) // groups
+    for group in range(groups):
+        for first in range(0, images, together):
+            count = min(together, images - first)
+            at = first * groups + group
+            source, source_first, source_size = whole_x, at * image, groups * image
+            given, given_first, given_size = whole_g, at * size, groups * size
+            if not x_as_it_is:
+                source, source_first, source_size = padded, 0, image
+                for n in range(count):
+                    _spread(x[at + n * groups], geometry, padded[n * image :])
+            if not g_as_it_is:
+                given, given_first, given_size = spread, 0, size
+                for n in range(count):
+                    _spread_cotangents(g[at + n * groups], row, length, spread[n * size :])
+            for o in range(0, channels, 4):
+                for k in range(0, width, 3):
+                    _dot_tile(source, source_first, source_size, starts, offsets, k, given, given_first + o * length,
+                              given_size, length, count, flat, (group * channels + o) * width + k, width, steps)
 
 
 class Form:
@@ -327,42 +337,53 @@ def waste(kernel_size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple
     return min(_by_rows(size, _VECTOR_BYTES // itemsize), _by_runs(size, pitch))
 
 
-def conv(x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, out: np.ndarray, sizes: Form) -> None:
-    """Writes the convolution of x (N, C, H, W) with weights (O, C * KH * KW) to out (N, O, rows, columns)."""
-    channels = len(weights)
+def _grouped(x: np.ndarray, groups: int) -> np.ndarray:
+    """Gives the groups of channels of (N, C, H, W) as images of their own."""
+    return x.reshape(x.shape[0] * groups, x.shape[1] // groups, *x.shape[2:])
+
+
+def conv(x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, out: np.ndarray, sizes: Form, groups: int = 1) -> None:
+    """Writes the convolution of x (N, C, H, W) with weights (O, C / groups * KH * KW) to out (N, O, rows, columns).
+
+    The form is that of one group.
+    """
+    channels = len(weights) // groups
     whole = -(-channels // _DOWN) * _DOWN
-    packed = np.zeros((whole, sizes.taps), x.dtype)
-    packed[:channels] = weights
+    packed = np.zeros((groups, whole, sizes.taps), x.dtype)
+    packed[:, :channels] = weights.reshape(groups, channels, sizes.taps)
     packed = np.ascontiguousarray(packed.reshape(-1, _DOWN, sizes.taps).swapaxes(1, 2)).reshape(-1)
-    shift = np.zeros(whole, x.dtype)
+    shift = np.zeros((groups, whole), x.dtype)
     if bias is not None:
-        shift[:channels] = bias
+        shift[:, :channels] = bias.reshape(groups, channels)
     padded = sizes.padded(0 if sizes.as_it_is and sizes.in_rows else 1, x.dtype)
+    x, out = _grouped(x, groups), _grouped(out, groups)
     if sizes.in_rows:
-        _in_rows(x, sizes.as_it_is, sizes.offsets, packed, sizes.geometry, sizes.reads, sizes.writes, shift, padded, out)
+        _in_rows(x, sizes.as_it_is, groups, sizes.offsets, packed, sizes.geometry, sizes.reads, sizes.writes,
+                 shift.reshape(-1), padded, out)
     else:
         made = np.empty(whole * sizes.made, x.dtype)
-        _in_runs(x, sizes.offsets, packed, sizes.geometry, shift, padded, made, out)
+        _in_runs(x, groups, sizes.offsets, packed, sizes.geometry, shift.reshape(-1), padded, made, out)
 
 
 def conv_input(g: np.ndarray, weights: np.ndarray, out: np.ndarray, stride: tuple[int, int], padding: tuple[int, int],
-               dilation: tuple[int, int]) -> None:
+               dilation: tuple[int, int], groups: int = 1) -> None:
     """Writes to out (N, C, H, W), zeros before, the gradient by the input from that of the output, g (N, O, rows, columns).
 
     The elements of one residue of the stride meet certain taps only: they are a convolution of g, with stride 1, with
     these taps in reverse.
     """
     kernel_size = weights.shape[2:]
+    weights = weights.reshape(groups, -1, *weights.shape[1:]).swapaxes(1, 2)
     for residues in product(range(stride[0]), range(stride[1])):
         parts = [_residue(*values) for values in zip(residues, kernel_size, stride, padding, dilation, out.shape[2:])]
         if any(len(taps) == 0 or size <= 0 for taps, _, _, size, _ in parts):
             continue
         (rows, *_), (columns, *_) = parts
-        apart = np.ascontiguousarray(weights[:, :, rows[::-1]][..., columns[::-1]].swapaxes(0, 1))
+        apart = np.ascontiguousarray(weights[:, :, :, rows[::-1]][..., columns[::-1]])
         steps, sides, size, first = (tuple(p[i] for p in parts) for i in range(1, 5))
-        sizes = form(g.shape[1:], apart.shape[2:], (1, 1), sides, steps, size, g.dtype.itemsize)
+        sizes = form((g.shape[1] // groups, *g.shape[2:]), apart.shape[3:], (1, 1), sides, steps, size, g.dtype.itemsize)
         plane = out if stride == (1, 1) else np.empty((*out.shape[:2], *size), out.dtype)
-        conv(g, apart.reshape(len(apart), -1), None, plane, sizes)
+        conv(g, apart.reshape(out.shape[1], -1), None, plane, sizes, groups)
         if plane is not out:
             out[:, :, first[0] :: stride[0], first[1] :: stride[1]] = plane
 
@@ -378,19 +399,22 @@ def _residue(residue: int, taps: int, stride: int, padding: int, dilation: int, 
     return found, dilation // gcd(dilation, stride), reach - begin, count, begin * stride + residue - padding
 
 
-def conv_weight(x: np.ndarray, g: np.ndarray, sizes: Form) -> np.ndarray:
-    """Gives the gradient by the weights (O, C * KH * KW) from x (N, C, H, W) and that of the output (N, O, rows, columns).
+def conv_weight(x: np.ndarray, g: np.ndarray, sizes: Form, groups: int = 1) -> np.ndarray:
+    """Gives the gradient by the weights (O, C / groups * KH * KW) from x (N, C, H, W) and that of the output (N, O, ...).
 
     It may be NaN where it should not when x is not finite: beyond the end of a row zeros meet what comes there.
     """
+    x, g = _grouped(x, groups), _grouped(g, groups)
     channels = g.shape[1]
+    whole = -(-channels // _DOWN) * _DOWN
     offsets = np.concatenate((sizes.offsets, sizes.offsets[:1].repeat(-sizes.taps % _ACROSS)))  # dropped in the end
-    total = np.zeros((-(-channels // _DOWN) * _DOWN, len(offsets)), x.dtype)
+    total = np.zeros((groups * whole, len(offsets)), x.dtype)
     length = len(sizes.starts) * sizes.lanes
-    together = min(max(_TOGETHER // length, 1), len(x))
+    together = min(max(_TOGETHER // length, 1), len(x) // groups)
     # Without zeros around the image or behind its rows, both are read where they lie.
-    x_as_it_is, g_as_it_is = sizes.as_it_is and sizes.even, sizes.even and channels == len(total)
+    x_as_it_is, g_as_it_is = sizes.as_it_is and sizes.even, sizes.even and channels == whole
     padded = sizes.padded(0 if x_as_it_is else together, x.dtype)
-    spread = np.zeros(0 if g_as_it_is else together * len(total) * length, x.dtype)
-    _sums_over_positions(x, g, x_as_it_is, g_as_it_is, offsets, sizes.geometry, sizes.starts, together, padded, spread, total)
-    return np.ascontiguousarray(total[:channels, : sizes.taps])
+    spread = np.zeros(0 if g_as_it_is else together * whole * length, x.dtype)
+    _sums_over_positions(x, g, x_as_it_is, g_as_it_is, groups, offsets, sizes.geometry, sizes.starts, together, padded, spread,
+                         total)
+    return total.reshape(groups, whole, -1)[:, :channels, : sizes.taps].reshape(groups * channels, sizes.taps)

@@ -130,17 +130,17 @@ def _wide(kind: np.dtype) -> np.dtype:
 
 def _compiled(x: np.ndarray, g_size: int, groups: int, size: Ints) -> bool:
     """Says whether compiled loops make the columns: of whole images one by one, in one or two dims."""
-    return prod(size) >= _POSITIONS and _looped(x, g_size, groups, size)
+    return prod(size) >= _POSITIONS and groups == 1 and _looped(x, g_size, size)
 
 
-def _looped(x: np.ndarray, g_size: int, groups: int, size: Ints) -> bool:
-    return min(x.size, g_size) >= compiled.LEAST and groups == 1 and len(size) <= 2 and compiled.fits(x)
+def _looped(x: np.ndarray, g_size: int, size: Ints) -> bool:
+    return min(x.size, g_size) >= compiled.LEAST and len(size) <= 2 and compiled.fits(x)
 
 
 def _in_tiles(x: np.ndarray, g_size: int, groups: int, channels: int, taps: int, kernel: Ints, stride: Ints, dilation: Ints,
               size: Ints) -> bool:
     """Says whether compiled loops sum over taps without columns: few taps, few positions in vain, and several results."""
-    if not (channels >= _CHANNELS and taps <= _TAPS and _looped(x, g_size, groups, size)):
+    if not ((channels >= _CHANNELS or groups > 1) and taps <= _TAPS and _looped(x, g_size, size)):
         return False
     from distgrad.kernels.tiles import waste
 
@@ -158,11 +158,11 @@ def _blocks(channels: int, kernel: Ints, stride: Ints, padding: Ints, dilation: 
     return Blocks(channels, _two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), _two(size, 1), _BLOCK, kind)
 
 
-def _form(x: np.ndarray, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints) -> Any:
+def _form(x: np.ndarray, groups: int, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints) -> Any:
     from distgrad.kernels.tiles import form
 
-    return form(_as_images(x).shape[1:], _two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), _two(size, 1),
-                x.itemsize)
+    image = (x.shape[1] // groups, *_as_images(x).shape[2:])
+    return form(image, _two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), _two(size, 1), x.itemsize)
 
 
 def _as_images(x: np.ndarray) -> np.ndarray:
@@ -190,8 +190,8 @@ def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, stride: 
     if _in_tiles(x, out.size, groups, out_channels, weights.shape[2], kernel, stride, dilation, size):
         from distgrad.kernels import tiles
 
-        tiles.conv(_as_images(x), weights[0], None if b is None else np.ascontiguousarray(b, x.dtype), _as_images(out),
-                   _form(x, kernel, stride, padding, dilation, size))
+        tiles.conv(_as_images(x), weights.reshape(out_channels, -1), None if b is None else b.astype(kind, copy=False),
+                   _as_images(out), _form(x, groups, kernel, stride, padding, dilation, size), groups)
         return out
     if _compiled(x, out.size, groups, size):
         from distgrad.kernels import patches as loops
@@ -242,12 +242,12 @@ def _conv_input(g: np.ndarray, w: np.ndarray, *, stride: Ints, padding: Ints, di
             g, w, stride=(1,) * len(size), padding=padding, dilation=dilation, groups=groups, size=size)
         return out
     pointwise = _is_pointwise(kernel, stride, padding, size, g.shape[2:])
-    if not pointwise and _in_tiles(g, out.size, groups, channels, w.shape[0] * prod(kernel) // prod(stride), kernel,
+    if not pointwise and _in_tiles(g, out.size, groups, channels, w.shape[0] // groups * prod(kernel) // prod(stride), kernel,
                                    (1,) * len(size), dilation, g.shape[2:]):
         from distgrad.kernels import tiles
 
         given = np.ascontiguousarray(w).reshape(*w.shape[:2], *_two(kernel, 1))
-        tiles.conv_input(_as_images(g), given, _as_images(out), _two(stride, 1), _two(padding, 0), _two(dilation, 1))
+        tiles.conv_input(_as_images(g), given, _as_images(out), _two(stride, 1), _two(padding, 0), _two(dilation, 1), groups)
         return out
     if not pointwise and _compiled(g, out.size, groups, g.shape[2:]):
         from distgrad.kernels import patches as loops
@@ -316,11 +316,13 @@ def _conv_weight(x: np.ndarray, g: np.ndarray, *, stride: Ints, padding: Ints, d
         for one, other in zip(left, right):
             total += np.matmul(one, other.swapaxes(1, 2))
         return total.reshape(shape).astype(kind, copy=False)
-    if compiled.fits(g) and g.dtype == x.dtype and _in_tiles(x, g.size, groups, out_channels, total.shape[2], size, stride,
-                                                             dilation, g.shape[2:]):
+    tiled = groups and compiled.fits(g) and g.dtype == x.dtype and _in_tiles(
+        x, g.size, groups, out_channels, total.shape[2], size, stride, dilation, g.shape[2:])
+    if tiled:
         from distgrad.kernels import tiles
 
-        found = tiles.conv_weight(_as_images(x), _as_images(g), _form(x, size, stride, padding, dilation, g.shape[2:]))
+        sizes = _form(x, groups, size, stride, padding, dilation, g.shape[2:])
+        found = tiles.conv_weight(_as_images(x), _as_images(g), sizes, groups)
         if np.isfinite(found).all():  # else it is made with nothing but what belongs to it
             return found.reshape(shape)
     if _compiled(x, g.size, groups, g.shape[2:]) and compiled.fits(g) and g.dtype == x.dtype:
