@@ -540,6 +540,17 @@ def test_histograms_equal_torch(kind: Any) -> None:
             np.testing.assert_array_equal(counts[0].numpy(), counts[1].numpy())
 
 
+def test_permutations_are_the_same_bit_for_bit() -> None:
+    for n in (SIZE, SIZE + 257, 60_000):
+        found = []
+        for on in (True, False):
+            dg.set_fused_kernels(on)
+            found.append(dg.randperm(n, generator=dg.Generator().manual_seed(n)).numpy())
+        np.testing.assert_array_equal(found[0], found[1])
+        theirs = torch.randperm(n, generator=torch.Generator().manual_seed(n))
+        np.testing.assert_array_equal(found[0], theirs.numpy())
+
+
 def test_every_kernel_is_compiled_ahead_for_the_types_it_is_called_with() -> None:
     from distgrad.kernels import compiling
 
