@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from distgrad import graph
 from distgrad.grad_mode import mode
 from distgrad.graph import Node, recorder
+from distgrad.meta import TensorMeta
 from distgrad.op import Op, is_tensor
+from distgrad.ops.movement import reshape, slice
+from distgrad.placement import Spec
 
 
 class View:
@@ -51,6 +55,58 @@ class View:
             return _bare(new, new._now())
         assert self.op.put is not None
         return self.op.put(self.parent, new, *self.numbers, **self.attrs)
+
+
+class RowView(View):
+    """How a row without its dim reads a tensor: by a `reshape` of a `slice`, which is made when somebody asks for it."""
+
+    __slots__ = ("array", "axis", "place", "row", "source", "source_version")
+
+    def __init__(self, source: Any, clock: list[int], axis: int, place: int, array: np.ndarray, attrs: dict[str, Any]
+                 ) -> None:
+        self.source, self.clock, self.axis, self.place, self.array, self.attrs = source, clock, axis, place, array, attrs
+        self.seen, self.source_version = clock[0], source._version
+        self.op, self.numbers, self.version, self.strides, self.row = reshape, (), 0, None, None
+
+    @property
+    def parent(self) -> Any:  # type: ignore[override]  # what is a slot there is made here when needed
+        """The row with its dim, itself a view of the tensor."""
+        if self.row is None:
+            array = np.expand_dims(self.array, self.axis)
+            row = _bare(self.source, Node(Spec.of(TensorMeta.of(array.shape, self.source._node.spec.meta.dtype)), array))
+            link = row._view = View(self.source, slice, (self.place,), {"axis": self.axis, "size": 1, "step": 1})
+            link.seen, link.version = self.seen, self.source_version
+            self.row = row
+        return self.row
+
+
+def rows_of(tensor: Any, axis: int) -> tuple[Any, ...] | None:
+    """Gives views of all rows along a dim of a tensor that is here and has no history; None for any other.
+
+    They are what `slice` and `reshape` give, without two calls for each.
+    """
+    node = tensor._now()
+    data = node.data
+    if (tensor._needs_grad or tensor._fn is not None or data is None or node.spec.placement is not None
+            or graph.session() is not None or not mode.track_views):
+        return None
+    if tensor._view is not None:
+        clock = tensor._view.clock
+    else:
+        if tensor._clock is None:
+            tensor._clock = [0]
+        clock = tensor._clock
+    rows: Any = data if axis == 0 else data.swapaxes(0, axis) if data.ndim == 2 else np.moveaxis(data, axis, 0)
+    if data.ndim == 1:
+        rows = [row.reshape(()) for row in data.reshape(-1, 1)]
+    shape = (*data.shape[:axis], *data.shape[axis + 1 :])
+    spec, attrs = Spec.of(TensorMeta.of(shape, node.spec.meta.dtype)), {"shape": shape}
+    found = []
+    for place, array in enumerate(rows):
+        row = _bare(tensor, Node(spec, array))
+        row._view = RowView(tensor, clock, axis, place, array, attrs)
+        found.append(row)
+    return tuple(found)
 
 
 def _bare(like: Any, node: Node) -> Any:
