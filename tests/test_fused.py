@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -538,6 +539,18 @@ def test_histograms_equal_torch(kind: Any) -> None:
                 counts.append(dg.histc(given, bins, low, high) if name == "histc" else dg.histogram(
                     given, bins, range=(low, high))[0])
             np.testing.assert_array_equal(counts[0].numpy(), counts[1].numpy())
+
+
+@SHAPES
+@KINDS
+def test_first_elements_are_those_of_a_stable_sort(kind: Any, shape: tuple[int, ...]) -> None:
+    x = with_edges(kind, *shape)
+    for dim, size in enumerate(shape):
+        for largest, count in itertools.product((True, False), (1, min(5, size), min(16, size))):
+            (ordered,) = kernel("argsort", x, on=False, axis=dim, descending=largest)
+            for on in (True, False):
+                (found,) = kernel("topk", x, on=on, axis=dim, count=count, largest=largest)
+                np.testing.assert_array_equal(found, ordered.take(range(count), dim))
 
 
 @SHAPES
