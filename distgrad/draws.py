@@ -138,6 +138,8 @@ def _scaled32(units: np.ndarray, low: float, high: float, part: np.dtype) -> np.
 def _scaled64(units: np.ndarray, low: float, high: float) -> np.ndarray:
     """Gives low + units * (high - low), rounded once: what the product's rounding loses is added at the end."""
     width = high - low
+    if low == 0.0 and width == 1.0:
+        return units
     product = units * width
     if low == 0.0:
         return product
