@@ -80,33 +80,51 @@ class RowView(View):
         return self.row
 
 
+def _clock_of_rows(tensor: Any) -> list[int] | None:
+    """Gives the clock of a tensor that is here and has no history; None for any other."""
+    node = tensor._now()
+    if (tensor._needs_grad or tensor._fn is not None or node.data is None or node.spec.placement is not None
+            or graph.session() is not None or not mode.track_views):
+        return None
+    if tensor._view is not None:
+        return tensor._view.clock  # type: ignore[no-any-return]  # a view's clock is a list
+    if tensor._clock is None:
+        tensor._clock = [0]
+    return tensor._clock  # type: ignore[no-any-return]
+
+
 def rows_of(tensor: Any, axis: int) -> tuple[Any, ...] | None:
     """Gives views of all rows along a dim of a tensor that is here and has no history; None for any other.
 
     They are what `slice` and `reshape` give, without two calls for each.
     """
-    node = tensor._now()
-    data = node.data
-    if (tensor._needs_grad or tensor._fn is not None or data is None or node.spec.placement is not None
-            or graph.session() is not None or not mode.track_views):
+    clock = _clock_of_rows(tensor)
+    if clock is None:
         return None
-    if tensor._view is not None:
-        clock = tensor._view.clock
-    else:
-        if tensor._clock is None:
-            tensor._clock = [0]
-        clock = tensor._clock
+    data = tensor._node.data
     rows: Any = data if axis == 0 else data.swapaxes(0, axis) if data.ndim == 2 else np.moveaxis(data, axis, 0)
     if data.ndim == 1:
         rows = [row.reshape(()) for row in data.reshape(-1, 1)]
     shape = (*data.shape[:axis], *data.shape[axis + 1 :])
-    spec, attrs = Spec.of(TensorMeta.of(shape, node.spec.meta.dtype)), {"shape": shape}
+    spec, attrs = Spec.of(TensorMeta.of(shape, tensor._node.spec.meta.dtype)), {"shape": shape}
     found = []
     for place, array in enumerate(rows):
         row = _bare(tensor, Node(spec, array))
         row._view = RowView(tensor, clock, axis, place, array, attrs)
         found.append(row)
     return tuple(found)
+
+
+def first_dim_row(tensor: Any, place: int) -> Any:
+    """Gives a view of one row along dim 0 as `rows_of` does, for a position from 0 on; None for other tensors."""
+    clock = _clock_of_rows(tensor)
+    if clock is None:
+        return None
+    data = tensor._node.data
+    array = data[place] if data.ndim > 1 else data[place : place + 1].reshape(())
+    row = _bare(tensor, Node(Spec.of(TensorMeta.of(array.shape, tensor._node.spec.meta.dtype)), array))
+    row._view = RowView(tensor, clock, 0, place, array, {"shape": array.shape})
+    return row
 
 
 def _bare(like: Any, node: Node) -> Any:

@@ -29,6 +29,7 @@ from distgrad.ops.elementwise import cast, ne, where
 from distgrad.ops.masking import unravel
 from distgrad.ops.movement import clone, expand, inverse, permute, reshape, slice_scatter
 from distgrad.ops.movement import slice as slice_op
+from distgrad.views import first_dim_row
 
 __all__ = ["getitem", "setitem"]
 
@@ -355,7 +356,11 @@ def getitem(input: Tensor, key: Any) -> Tensor:
     Basic keys give views. An integer outside its dim, too many indices and masks of another shape raise IndexError, a
     step that is not positive ValueError (PyTorch: the page "Tensor indexing"; numpy: "Indexing on ndarrays").
     """
-    if type(key) is tuple and key and is_tensor(key[0]) and (found := _picked(input, key)) is not None:
+    if type(key) is int:
+        size = shape[0] if (shape := input._now().spec.meta.shape) else 0
+        if -size <= key < size and (row := first_dim_row(input, key % size)) is not None:
+            return row
+    elif type(key) is tuple and key and is_tensor(key[0]) and (found := _picked(input, key)) is not None:
         return found
     shape = tuple(input.shape)
     parts = _parse(shape, key)
