@@ -439,7 +439,7 @@ def _diagonal_scatter_base(g: Any, new_shape: tuple[int, ...], offset: int, axis
 
 
 diagonal: Op = Op(
-    "diagonal", lambda x, *, offset, axis1, axis2: np.diagonal(x, offset, axis1, axis2), inputs="x",
+    "diagonal", lambda x, *, offset, axis1, axis2: x.diagonal(offset, axis1, axis2), inputs="x",
     meta=lambda x, *, offset, axis1, axis2: (
         (TensorMeta.of(_diagonal_shape(x.shape, offset, axis1, axis2), x.dtype),), None),
     rows=_diagonal_rows,
