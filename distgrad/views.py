@@ -60,22 +60,23 @@ class View:
 class RowView(View):
     """How a row without its dim reads a tensor: by a `reshape` of a `slice`, which is made when somebody asks for it."""
 
-    __slots__ = ("array", "axis", "place", "row", "source", "source_version")
+    __slots__ = ("array", "origin", "place", "row")
 
-    def __init__(self, source: Any, clock: list[int], axis: int, place: int, array: np.ndarray, attrs: dict[str, Any]
-                 ) -> None:
-        self.source, self.clock, self.axis, self.place, self.array, self.attrs = source, clock, axis, place, array, attrs
-        self.seen, self.source_version = clock[0], source._version
+    def __init__(self, origin: tuple[Any, int, int], clock: list[int], place: int, array: np.ndarray,
+                 attrs: dict[str, Any]) -> None:
+        self.origin = origin  # the tensor, its version, the dim: one for all rows
+        self.clock, self.place, self.array, self.attrs, self.seen = clock, place, array, attrs, clock[0]
         self.op, self.numbers, self.version, self.strides, self.row = reshape, (), 0, None, None
 
     @property
     def parent(self) -> Any:  # type: ignore[override]  # what is a slot there is made here when needed
         """The row with its dim, itself a view of the tensor."""
         if self.row is None:
-            array = np.expand_dims(self.array, self.axis)
-            row = _bare(self.source, Node(Spec.of(TensorMeta.of(array.shape, self.source._node.spec.meta.dtype)), array))
-            link = row._view = View(self.source, slice, (self.place,), {"axis": self.axis, "size": 1, "step": 1})
-            link.seen, link.version = self.seen, self.source_version
+            source, version, axis = self.origin
+            array = np.expand_dims(self.array, axis)
+            row = _bare(source, Node(Spec.of(TensorMeta.of(array.shape, source._node.spec.meta.dtype)), array))
+            link = row._view = View(source, slice, (self.place,), {"axis": axis, "size": 1, "step": 1})
+            link.seen, link.version = self.seen, version
             self.row = row
         return self.row
 
@@ -107,10 +108,10 @@ def rows_of(tensor: Any, axis: int) -> tuple[Any, ...] | None:
         rows = [row.reshape(()) for row in data.reshape(-1, 1)]
     shape = (*data.shape[:axis], *data.shape[axis + 1 :])
     spec, attrs = Spec.of(TensorMeta.of(shape, tensor._node.spec.meta.dtype)), {"shape": shape}
-    found = []
+    origin, make, found = (tensor, tensor._version, axis), tensor._from_node, []
     for place, array in enumerate(rows):
-        row = _bare(tensor, Node(spec, array))
-        row._view = RowView(tensor, clock, axis, place, array, attrs)
+        row = make(Node(spec, array))
+        row._view = RowView(origin, clock, place, array, attrs)
         found.append(row)
     return tuple(found)
 
@@ -123,7 +124,7 @@ def first_dim_row(tensor: Any, place: int) -> Any:
     data = tensor._node.data
     array = data[place] if data.ndim > 1 else data[place : place + 1].reshape(())
     row = _bare(tensor, Node(Spec.of(TensorMeta.of(array.shape, tensor._node.spec.meta.dtype)), array))
-    row._view = RowView(tensor, clock, 0, place, array, {"shape": array.shape})
+    row._view = RowView((tensor, tensor._version, 0), clock, place, array, {"shape": array.shape})
     return row
 
 
