@@ -90,7 +90,8 @@ def install(tensor_type: type) -> None:
                         specs.append(type(value))
                         arrays.append(value)
                         continue
-            node = value._node if value._view is None else value._synced()
+            view = value._view
+            node = value._node if view is None or view.seen == view.clock[0] else value._synced()
             values.append(node)
             specs.append(node.spec)
             arrays.append(node.data)

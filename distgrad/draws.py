@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from distgrad.kernels import compiled
 from distgrad.mersenne import words32, words64
 
 __all__ = ["bernoulli", "bernoulli_each", "cauchy", "exponential", "geometric", "integers", "log_normal", "normal",
@@ -137,6 +138,8 @@ def _scaled32(units: np.ndarray, low: float, high: float, part: np.dtype) -> np.
 def _scaled64(units: np.ndarray, low: float, high: float) -> np.ndarray:
     """Gives low + units * (high - low), rounded once: what the product's rounding loses is added at the end."""
     width = high - low
+    if low == 0.0 and width == 1.0:
+        return units
     product = units * width
     if low == 0.0:
         return product
@@ -397,6 +400,10 @@ def permutation(seed: int, position: int, n: int) -> np.ndarray:
         return np.arange(n)
     narrow = permutation_words(n) == n - 1
     words = words32(seed, position, n - 1) if narrow else words64(seed, position, n - 1)
+    if narrow and n >= compiled.LEAST and compiled.enabled():
+        from distgrad.kernels.shuffling import exchanged
+
+        return exchanged(words)
     words %= np.arange(n, 1, -1, dtype=words.dtype)
     partners = words.astype(np.int64)
     partners += np.arange(n - 1)

@@ -4,16 +4,21 @@ Invariant: a word is a function of (seed, position) alone. Positions count 32-bi
 make one of 64 bits, the high half first. Whoever needs a part of the stream makes that part for itself.
 
 The stream has no cheap jump, so a process keeps some engines where they last stood and draws forward from the nearest
-one; going back starts from a saved state. Definition: Matsumoto, Nishimura, "Mersenne Twister" (1998), with the
+one; going back starts from a saved state. Many words come from a compiled loop that works on numpy's own state in memory,
+where that is as expected, and are the same. Definition: Matsumoto, Nishimura, "Mersenne Twister" (1998), with the
 initialization of 2002.
 """
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from typing import Any
 
 import numpy as np
+
+from distgrad.kernels import compiled
 
 __all__ = ["words32", "words64"]
 
@@ -26,6 +31,12 @@ _FIRST_SPACING = 1 << 22
 
 _FEW = 256
 """Fewer words than this are made by `random_raw`, which starts quicker and then takes twice the memory."""
+
+_MANY = 1 << 14
+"""From this many words on they are made by the compiled loop, whose compiler no small program has to load."""
+
+_KEY = 624
+"""Words of the state; after them stands how many of these were given out."""
 
 _lock = threading.Lock()
 _engines: list[_Engine] = []
@@ -59,6 +70,44 @@ class _Engine:
         self.bits: Any = self.numbers._bit_generator
         self.seed = -1
         self.position = 0
+        self.memory: np.ndarray | None = None
+        self.looked = False
+
+    def shared(self) -> np.ndarray | None:
+        """Gives the generator's state in memory; None where it does not hold what numpy says it does."""
+        if not self.looked:
+            self.looked = True
+            address = self.bits.ctypes.state_address
+            memory = np.ctypeslib.as_array((ctypes.c_uint32 * (_KEY + 1)).from_address(address))
+            said = self.bits.state["state"]
+            if np.array_equal(memory[:_KEY], said["key"]) and memory[_KEY] == said["pos"]:
+                self.memory = memory
+        return self.memory
+
+    def words(self, count: int) -> np.ndarray:
+        """Gives the next words, of 32 bits each."""
+        if count >= _MANY and compiled.enabled() and (state := self.shared()) is not None:
+            from distgrad.kernels.twisting import draw
+
+            words = np.empty(count, np.uint32)
+            draw(state, words)
+            return words
+        if count < _FEW:
+            return self.bits.random_raw(count).astype(np.uint32)
+        return self.numbers.randint(0, 2**32, count, dtype=np.uint32)
+
+    def pairs(self, count: int) -> np.ndarray:
+        """Gives the next words of 64 bits, each made of two."""
+        if count < _FEW:
+            halves = self.bits.random_raw(2 * count)
+            return (halves[0::2] << np.uint64(32)) | halves[1::2]
+        if 2 * count < _MANY or sys.byteorder != "little" or not compiled.enabled() or self.shared() is None:
+            return self.numbers.randint(0, 2**64, count, dtype=np.uint64)
+        words = self.words(2 * count).view(np.uint64)
+        low = words >> np.uint64(32)
+        words <<= np.uint64(32)
+        words |= low
+        return words
 
     def move(self, seed: int, position: int) -> None:
         """Goes to a position of the stream of a seed."""
@@ -110,10 +159,7 @@ def words32(seed: int, position: int, count: int) -> np.ndarray:
     """Returns `count` words of 32 bits from a position of the stream of `seed`, of which the low 32 bits count."""
     with _lock:
         engine = _engine_at(seed & 0xFFFF_FFFF, position)
-        if count < _FEW:
-            words = engine.bits.random_raw(count).astype(np.uint32)
-        else:
-            words = engine.numbers.randint(0, 2**32, count, dtype=np.uint32)
+        words = engine.words(count)
         engine.advance(count)
     return words
 
@@ -122,10 +168,6 @@ def words64(seed: int, position: int, count: int) -> np.ndarray:
     """Returns `count` words of 64 bits, which take two positions each, from a position of the stream of `seed`."""
     with _lock:
         engine = _engine_at(seed & 0xFFFF_FFFF, position)
-        if count < _FEW:
-            pairs = engine.bits.random_raw(2 * count)
-            words = (pairs[0::2] << np.uint64(32)) | pairs[1::2]
-        else:
-            words = engine.numbers.randint(0, 2**64, count, dtype=np.uint64)
+        words = engine.pairs(count)
         engine.advance(2 * count)
     return words

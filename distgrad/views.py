@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from distgrad import graph
 from distgrad.grad_mode import mode
 from distgrad.graph import Node, recorder
+from distgrad.meta import TensorMeta
 from distgrad.op import Op, is_tensor
+from distgrad.ops.movement import reshape, slice
+from distgrad.placement import Spec
 
 
 class View:
@@ -51,6 +55,77 @@ class View:
             return _bare(new, new._now())
         assert self.op.put is not None
         return self.op.put(self.parent, new, *self.numbers, **self.attrs)
+
+
+class RowView(View):
+    """How a row without its dim reads a tensor: by a `reshape` of a `slice`, which is made when somebody asks for it."""
+
+    __slots__ = ("array", "origin", "place", "row")
+
+    def __init__(self, origin: tuple[Any, int, int], clock: list[int], place: int, array: np.ndarray,
+                 attrs: dict[str, Any]) -> None:
+        self.origin = origin  # the tensor, its version, the dim: one for all rows
+        self.clock, self.place, self.array, self.attrs, self.seen = clock, place, array, attrs, clock[0]
+        self.op, self.numbers, self.version, self.strides, self.row = reshape, (), 0, None, None
+
+    @property
+    def parent(self) -> Any:  # type: ignore[override]  # what is a slot there is made here when needed
+        """The row with its dim, itself a view of the tensor."""
+        if self.row is None:
+            source, version, axis = self.origin
+            array = np.expand_dims(self.array, axis)
+            row = _bare(source, Node(Spec.of(TensorMeta.of(array.shape, source._node.spec.meta.dtype)), array))
+            link = row._view = View(source, slice, (self.place,), {"axis": axis, "size": 1, "step": 1})
+            link.seen, link.version = self.seen, version
+            self.row = row
+        return self.row
+
+
+def _clock_of_rows(tensor: Any) -> list[int] | None:
+    """Gives the clock of a tensor that is here and has no history; None for any other."""
+    node = tensor._now()
+    if (tensor._needs_grad or tensor._fn is not None or node.data is None or node.spec.placement is not None
+            or graph.session() is not None or not mode.track_views):
+        return None
+    if tensor._view is not None:
+        return tensor._view.clock  # type: ignore[no-any-return]  # a view's clock is a list
+    if tensor._clock is None:
+        tensor._clock = [0]
+    return tensor._clock  # type: ignore[no-any-return]
+
+
+def rows_of(tensor: Any, axis: int) -> tuple[Any, ...] | None:
+    """Gives views of all rows along a dim of a tensor that is here and has no history; None for any other.
+
+    They are what `slice` and `reshape` give, without two calls for each.
+    """
+    clock = _clock_of_rows(tensor)
+    if clock is None:
+        return None
+    data = tensor._node.data
+    rows: Any = data if axis == 0 else data.swapaxes(0, axis) if data.ndim == 2 else np.moveaxis(data, axis, 0)
+    if data.ndim == 1:
+        rows = [row.reshape(()) for row in data.reshape(-1, 1)]
+    shape = (*data.shape[:axis], *data.shape[axis + 1 :])
+    spec, attrs = Spec.of(TensorMeta.of(shape, tensor._node.spec.meta.dtype)), {"shape": shape}
+    origin, make, found = (tensor, tensor._version, axis), tensor._from_node, []
+    for place, array in enumerate(rows):
+        row = make(Node(spec, array))
+        row._view = RowView(origin, clock, place, array, attrs)
+        found.append(row)
+    return tuple(found)
+
+
+def first_dim_row(tensor: Any, place: int) -> Any:
+    """Gives a view of one row along dim 0 as `rows_of` does, for a position from 0 on; None for other tensors."""
+    clock = _clock_of_rows(tensor)
+    if clock is None:
+        return None
+    data = tensor._node.data
+    array = data[place] if data.ndim > 1 else data[place : place + 1].reshape(())
+    row = _bare(tensor, Node(Spec.of(TensorMeta.of(array.shape, tensor._node.spec.meta.dtype)), array))
+    row._view = RowView((tensor, tensor._version, 0), clock, place, array, {"shape": array.shape})
+    return row
 
 
 def _bare(like: Any, node: Node) -> Any:

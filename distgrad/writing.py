@@ -81,8 +81,19 @@ def compute(tensor: Any, function: Any, *others: Any) -> bool:
     return _written(tensor, data)
 
 
+def _put_rows(tensor: Any, data: np.ndarray, index: np.ndarray, value: Any) -> bool:
+    """Writes a number to the rows of an index; False, and nothing written, for one that is outside."""
+    if type(value) not in _NUMBERS:
+        return False
+    try:
+        data[index] = value
+    except IndexError:  # numpy looks at the whole index first; the caller's other way has the message
+        return False
+    return _written(tensor, data)
+
+
 def put(tensor: Any, key: Any, value: Any) -> bool:
-    """Writes a value to `tensor[key]`, a key of slices or a mask; False where that may not be done."""
+    """Writes a value to `tensor[key]`, a key of slices, a mask or an index; False where that may not be done."""
     data = _memory(tensor)
     if data is None:
         return False
@@ -90,7 +101,11 @@ def put(tensor: Any, key: Any, value: Any) -> bool:
         if is_tensor(key):
             node = key._now()
             key = node.data
-            if key is None or node.spec.placement is not None or key.dtype.char != "?" or key.shape != data.shape:
+            if key is None or node.spec.placement is not None:
+                return False
+            if key.dtype == np.int64 and key.ndim:
+                return _put_rows(tensor, data, key, value)
+            if key.dtype.char != "?" or key.shape != data.shape:
                 return False
             if type(value) not in _NUMBERS:
                 return False

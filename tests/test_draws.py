@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from distgrad import draws, mersenne
+from distgrad.kernels import compiled
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -102,6 +103,42 @@ def test_any_place_of_any_stream_can_be_read_in_any_order(monkeypatch):
         np.testing.assert_array_equal(mersenne.words32(seed, place, count), whole[seed][place : place + count])
     assert len(mersenne._engines) == 3
     assert all(len(saved.states) <= mersenne._MAX_STATES for saved in mersenne._saved.values())
+
+
+def test_many_words_are_the_same_from_the_compiled_loop(monkeypatch):
+    before = compiled.enabled()
+    counts = [mersenne._MANY, 3, 700, mersenne._MANY + 1, 100_000, 1, mersenne._MANY * 3]
+    found = []
+    try:
+        for on in (True, False):
+            compiled.enable(on)
+            monkeypatch.setattr(mersenne, "_engines", [])
+            monkeypatch.setattr(mersenne, "_saved", {})
+            monkeypatch.setattr(mersenne, "_FIRST_SPACING", 1 << 15)
+            words, position = [], 5
+            for count in counts:
+                words += [mersenne.words32(8, position, count), mersenne.words64(8, position + count, count)]
+                position += 3 * count
+            words.append(mersenne.words64(8, 40_001, 20_000))  # from a saved state
+            found.append(np.concatenate(words))
+            used = [engine.memory is not None for engine in mersenne._engines]
+            assert any(used) == on
+            states = [engine.bits.state["state"] for engine in mersenne._engines]
+            found.append(np.concatenate([[*state["key"], state["pos"]] for state in states]))
+    finally:
+        compiled.enable(before)
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
+
+
+def test_a_state_that_lies_elsewhere_is_not_touched(monkeypatch):
+    monkeypatch.setattr(mersenne, "_engines", [])
+    expected = mersenne.words64(8, 1, 40_000)
+    monkeypatch.setattr(mersenne, "_engines", [])
+    monkeypatch.setattr(mersenne.np, "array_equal", lambda a, b: False)
+    found = mersenne.words64(8, 1, 40_000)
+    assert mersenne._engines[0].memory is None
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -656,6 +656,52 @@ def test_histograms_equal_torch(kind: Any) -> None:
             np.testing.assert_array_equal(counts[0].numpy(), counts[1].numpy())
 
 
+@SHAPES
+@KINDS
+def test_first_elements_are_those_of_a_stable_sort(kind: Any, shape: tuple[int, ...]) -> None:
+    x = with_edges(kind, *shape)
+    for dim, size in enumerate(shape):
+        for largest, count in itertools.product((True, False), (1, min(5, size), min(16, size))):
+            (ordered,) = kernel("argsort", x, on=False, axis=dim, descending=largest)
+            for on in (True, False):
+                (found,) = kernel("topk", x, on=on, axis=dim, count=count, largest=largest)
+                np.testing.assert_array_equal(found, ordered.take(range(count), dim))
+
+
+@SHAPES
+@KINDS
+def test_elements_read_and_written_along_a_dim_equal_torch(kind: Any, shape: tuple[int, ...]) -> None:
+    x, src = normal(kind, *shape), normal(kind, *shape, seed=1)
+    for dim, size in enumerate(shape):
+        index = np.random.default_rng(dim).integers(0, size, shape)
+        theirs = [torch.from_numpy(v) for v in (x, index, src)]
+        for on in (True, False):
+            np.testing.assert_array_equal(kernel("take_along", x, index, on=on, axis=dim)[0],
+                                          torch.gather(theirs[0], dim, theirs[1]))
+            np.testing.assert_array_equal(kernel("scatter", x, index, src, on=on, axis=dim)[0],
+                                          torch.scatter(theirs[0], dim, theirs[1], theirs[2]))
+            np.testing.assert_array_equal(kernel("scatter", x, index, 0.1, on=on, axis=dim)[0],
+                                          torch.scatter(theirs[0], dim, theirs[1], 0.1))
+        for wrong in (size, -1):
+            index[(-1,) * len(shape)] = wrong
+            for name, given in (("take_along", ()), ("scatter", (src,))):
+                with pytest.raises(RuntimeError, match=f"index {wrong} is out of bounds for dimension {dim}"):
+                    kernel(name, x, index, *given, on=True, axis=dim)
+        np.testing.assert_array_equal(kernel("take_along", x, index, on=True, axis=dim, wrap=True)[0],
+                                      np.take_along_axis(x, index, dim))
+
+
+def test_permutations_are_the_same_bit_for_bit() -> None:
+    for n in (SIZE, SIZE + 257, 60_000):
+        found = []
+        for on in (True, False):
+            dg.set_fused_kernels(on)
+            found.append(dg.randperm(n, generator=dg.Generator().manual_seed(n)).numpy())
+        np.testing.assert_array_equal(found[0], found[1])
+        theirs = torch.randperm(n, generator=torch.Generator().manual_seed(n))
+        np.testing.assert_array_equal(found[0], theirs.numpy())
+
+
 def test_every_kernel_is_compiled_ahead_for_the_types_it_is_called_with() -> None:
     from distgrad.kernels import compiling
 

@@ -112,6 +112,23 @@ def test_index_tensors_give_copies() -> None:
     assert not x.numpy().any()
 
 
+def test_several_index_tensors_at_once() -> None:
+    values = np.arange(60.0).reshape(3, 4, 5)
+    i, j = np.array([[0, -1], [2, 1]]), np.array([[3, 0], [-4, 1]])
+    for n in (dg, torch):
+        x, a, b = n.tensor(values), n.tensor(i), n.tensor(j)
+        np.testing.assert_array_equal(x[a, b].numpy(), values[i, j])
+        np.testing.assert_array_equal(x[a, b, b].numpy(), values[i, j, j])
+        np.testing.assert_array_equal(x.permute(2, 0, 1)[b, a].numpy(), values.transpose(2, 0, 1)[j, i])
+        x[a, b].add_(1)  # a copy
+        np.testing.assert_array_equal(x.numpy(), values)
+        for key in ((a, b, b, b), (a, b + 1), (b, a)):
+            with pytest.raises(IndexError):
+                x[key]
+    with pytest.raises(IndexError, match="index 4 is out of bounds for dimension 1 with size 4"):
+        dg.tensor(values)[dg.tensor(i), dg.tensor(j) + 1]
+
+
 def test_assigning_all_copies_the_value() -> None:
     memory = np.ones(3)
     value = dg.from_numpy(memory)

@@ -19,8 +19,9 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
     "quiet changes",
-    "errors dtypes device grad_mode grad_names handles kernels mersenne printing serialization_format warn jit amp "
+    "errors dtypes device grad_mode grad_names handles kernels printing serialization_format warn jit amp "
     "backends datasets size accelerator distributed hub mps multiprocessing version xpu",
+    "mersenne",
     "meta settings draws cuda",
     "placement",
     "op",

@@ -69,6 +69,41 @@ def test_strides_are_those_of_torch(chain: Callable[[Any], Any]) -> None:
     assert dg.functions.movement.is_contiguous(ours) == theirs.is_contiguous()
 
 
+def _rows_written_and_read(T: Any, shape: tuple[int, ...], dim: int, of_view: bool) -> Any:
+    base = T.arange(24.0).reshape(shape)
+    x = base.transpose(0, -1) if of_view else base
+    dim = len(shape) - 1 - dim if of_view else dim
+    rows = x.unbind(dim)
+    again = x.unbind(dim) if dim else [x[place - (place % 2) * len(rows)] for place in range(len(rows))]
+    w = T.ones(rows[0].shape).requires_grad_()
+    yield from ((row, T.tensor([row.storage_offset(), row.is_contiguous(), *row.stride()])) for row in rows)
+    rows[0].add_(100)  # reaches the base and rows taken before and after
+    x.mul_(2)
+    again[1][...] = -1.0
+    yield base, T.stack(again)
+    kept = rows[-1].detach()
+    base.zero_()
+    inner = rows[1].unsqueeze(0)  # of a row that has not been read since
+    inner.sub_(3)
+    yield base, kept
+    x.select(dim, 0).mul_(w).add_(w)  # torch lets no history come in by a row of several
+    (base * base).sum().backward()
+    yield base.detach(), w.grad
+    x.detach().fill_(5.0)
+    yield from ((a.detach(), b.detach()) for a, b in zip(rows, again))
+
+
+@pytest.mark.parametrize("of_view", [False, True], ids=["whole", "view"])
+def test_rows_are_views_as_those_of_torch(of_view: bool) -> None:
+    for shape in ((24,), (4, 6), (2, 3, 4)):
+        for dim in range(len(shape)):
+            ours, theirs = (_rows_written_and_read(T, shape, dim, of_view) for T in (dg, torch))
+            for mine, other in zip(ours, theirs, strict=True):
+                for a, b in zip(mine, other, strict=True):
+                    assert (tuple(a.shape), a.stride()) == (tuple(b.shape), b.stride())
+                    np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+
+
 def test_view_of_what_does_not_lie_in_order_is_refused() -> None:
     with pytest.raises(RuntimeError, match="view size is not compatible"):
         dg.arange(6.0).reshape(2, 3).t().view(6)

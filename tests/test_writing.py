@@ -134,3 +134,27 @@ def test_in_place_errors_are_those_of_torch(write: Callable[[Any, Any], Any]) ->
         raised.append(caught.type)
         np.testing.assert_array_equal(x.detach().numpy(), numbers(torch).numpy())
     assert issubclass(raised[1], raised[0])
+
+
+def written_by_index(n: Any) -> Any:
+    x, y = numbers(n).view(-1, 2).clone(), numbers(n)
+    before, view = x.clone(), y.view(-1, 2)[1:]
+    index = n.tensor([[3, -1], [3, 0]])
+    x[index] = 2.5
+    y[index] = float("nan")
+    kept = x.detach()
+    x[n.tensor([1])] = -1
+    x[n.tensor([], dtype=n.int64)] = 5
+    return x, y.nan_to_num(), before, view.nan_to_num(), kept
+
+
+def test_numbers_written_to_rows_of_an_index() -> None:
+    both(written_by_index)
+    x = numbers(dg)
+    memory = x._node.data.ctypes.data
+    x[dg.tensor([5, 6])] = 1
+    assert x._node.data.ctypes.data == memory
+    before = x.clone()
+    with pytest.raises(IndexError, match=f"index {SIZE} is out of bounds for dimension 0 with size {SIZE}"):
+        x[dg.tensor([0, SIZE])] = 9
+    np.testing.assert_array_equal(x.numpy(), before.numpy())

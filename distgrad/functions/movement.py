@@ -55,6 +55,7 @@ from distgrad.meta import normalize_dim, normalize_dims
 from distgrad.op import OPS, is_tensor
 from distgrad.ops import movement as ops
 from distgrad.ops.parts import parts
+from distgrad.views import rows_of
 
 __all__ = [
     "H", "T", "atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "broadcast_tensors", "broadcast_to",
@@ -78,10 +79,13 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, axis: int | None = None) -> Any
     given = tuple(tensors)
     if not given:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
-    for position, x in enumerate(given):
-        if not is_tensor(x):
-            raise TypeError(f"cat(): expected Tensor as element {position} in argument 0, but got {type(x).__name__}")
-    kept = tuple(x for x in given if x.shape != (0,))
+    if not all(map(is_tensor, given)):
+        position, wrong = next((i, x) for i, x in enumerate(given) if not is_tensor(x))
+        raise TypeError(f"cat(): expected Tensor as element {position} in argument 0, but got {type(wrong).__name__}")
+    specs = {x._node.spec for x in given}  # few, also of many tensors
+    kept = given
+    if len(specs) > 1 and any(spec.meta.shape == (0,) for spec in specs):
+        kept = tuple(x for x in given if x.shape != (0,))
     if kept and len(kept) < len(given) and kept[0].ndim != 1:
         kind = dtypes.result_type([x._node.spec.meta for x in given])
         given = tuple(x if x.dtype is kind else OPS["cast"](x, dtype=kind.name) for x in kept)
@@ -252,6 +256,9 @@ def unbind(input: Any, dim: int = 0) -> tuple[Any, ...]:
     if not input.ndim:
         raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
     d = normalize_dim("unbind", dim, input.ndim)
+    found = rows_of(input, d)
+    if found is not None:
+        return found
     found = tuple(select(input, d, position) for position in range(input.shape[d]))
     return _with_one_history(input, found, d, (1,) * len(found), keep=False)
 

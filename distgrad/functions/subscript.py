@@ -17,7 +17,7 @@ import numpy as np
 
 from distgrad import dtypes, graph
 from distgrad.functions.creation import fill_number
-from distgrad.functions.data import from_numpy
+from distgrad.functions.data import from_numpy, node_of
 from distgrad.functions.distinct import is_spread, places_where
 from distgrad.grad_mode import mode
 from distgrad.meta import broadcast_shapes
@@ -29,6 +29,7 @@ from distgrad.ops.elementwise import cast, ne, where
 from distgrad.ops.masking import unravel
 from distgrad.ops.movement import clone, expand, inverse, permute, reshape, slice_scatter
 from distgrad.ops.movement import slice as slice_op
+from distgrad.views import first_dim_row
 
 __all__ = ["getitem", "setitem"]
 
@@ -332,6 +333,22 @@ def _spread(value: Any, shape: tuple[int, ...], x: Tensor) -> Tensor:
 # The two operators ------------------------------------------------------------------------------------------
 
 
+def _picked(x: Tensor, key: tuple[Any, ...]) -> Tensor | None:
+    """Gives x[i, j, ...] of index tensors where all is here and no gradient is recorded, in numpy's one call; else None."""
+    if (x._needs_grad and mode.enabled) or graph.session() is not None or not all(map(is_tensor, key)):
+        return None
+    nodes = [t._now() for t in (x, *key)]
+    data, *arrays = (node.data for node in nodes)
+    if any(node.data is None or node.spec.placement is not None for node in nodes) or len(key) > data.ndim:
+        return None
+    if any(a.dtype != np.int64 or not a.ndim or a.shape != arrays[0].shape for a in arrays):
+        return None
+    try:
+        return x._from_node(node_of(data[tuple(arrays)]))
+    except IndexError:  # the longer way says which index is wrong
+        return None
+
+
 def getitem(input: Tensor, key: Any) -> Tensor:
     """Gives input[key] for integers, slices with positive steps, None, Ellipsis, bools, lists, arrays and index
     tensors.
@@ -339,6 +356,12 @@ def getitem(input: Tensor, key: Any) -> Tensor:
     Basic keys give views. An integer outside its dim, too many indices and masks of another shape raise IndexError, a
     step that is not positive ValueError (PyTorch: the page "Tensor indexing"; numpy: "Indexing on ndarrays").
     """
+    if type(key) is int:
+        size = shape[0] if (shape := input._now().spec.meta.shape) else 0
+        if -size <= key < size and (row := first_dim_row(input, key % size)) is not None:
+            return row
+    elif type(key) is tuple and key and is_tensor(key[0]) and (found := _picked(input, key)) is not None:
+        return found
     shape = tuple(input.shape)
     parts = _parse(shape, key)
     x = input

@@ -37,6 +37,13 @@ def fits_single(*arrays: Any) -> bool:
     return arrays[0].dtype == _FLOAT32 and fits(*arrays)
 
 
+def fits_along(x: np.ndarray, index: np.ndarray, axis: int) -> bool:
+    """Says whether compiled loops read and write the elements of x that an index of int64 names along an axis."""
+    return (index.size >= LEAST and _enabled[0] and index.dtype == np.int64 and index.flags.carray and x.flags.carray
+            and x.itemsize in (4, 8) and x.dtype.kind in "fic"
+            and x.shape[:axis] == index.shape[:axis] and x.shape[axis + 1 :] == index.shape[axis + 1 :])
+
+
 def enable(on: bool) -> None:
     """Switches compiled loops on or off in this process, and in sessions that begin later."""
     _enabled[0] = on

@@ -72,8 +72,6 @@ def scan(x: np.ndarray, axis: int, multiply: bool, backward: bool = False) -> np
 
 # Extremes: `sign` is 1 for maxima, -1 for minima --------------------------------------------------------------
 
-_ROWS = 32  # rows whose extreme is found before where it is
-
 
 @kernel("3 float 3 i3")
 def _running_extreme(x: Any, sign: Any, values: Any, places: Any) -> None:
@@ -102,50 +100,73 @@ def _running_extreme(x: Any, sign: Any, values: Any, places: Any) -> None:
                 place_row[j] = i if better else best_places[j]
 
 
-@kernel("3 float 2 i2")
-def _extreme_along(x: Any, sign: Any, values: Any, places: Any) -> None:
-    outer, n, inner = x.shape
-    s = x.dtype.type(sign)
-    block = np.empty(inner, x.dtype)
-    for o in range(outer):
-        best, where = values[o], places[o]
-        for j in range(inner):
-            best[j] = s * x[o, 0, j]
-            where[j] = 0
-        for first in range(0, n, _ROWS):
-            last = min(first + _ROWS, n)
-            row = x[o, first]
-            for j in range(inner):
-                block[j] = s * row[j]
-            i = first + 1
-            while i + 4 <= last:
-                a, b, c, d = x[o, i], x[o, i + 1], x[o, i + 2], x[o, i + 3]
-                for j in range(inner):
-                    most, v, w = block[j], s * a[j], s * b[j]
-                    most = v if (v > most) | (v != v) else most
-                    most = w if (w > most) | (w != w) else most
-                    v, w = s * c[j], s * d[j]
-                    most = v if (v > most) | (v != v) else most
-                    block[j] = w if (w > most) | (w != w) else most
-                i += 4
-            while i < last:
-                row = x[o, i]
-                for j in range(inner):
-                    v = s * row[j]
-                    block[j] = v if (v > block[j]) | (v != v) else block[j]
-                i += 1
-            for j in range(inner):
-                v = block[j]
-                if (best[j] == best[j]) & ((v > best[j]) | (v != v)):
-                    best[j] = v
-                    where[j] = first
-        for j in range(inner):
-            v = best[j]
-            i = where[j]
-            while not (s * x[o, i, j] == v or (v != v and x[o, i, j] != x[o, i, j])):
-                i += 1
-            where[j] = i
-            best[j] = x[o, i, j]
+def _extreme(smallest: bool) -> Any:
+    """Makes the kernel of minima or maxima; what is constant in it takes an operation less for each element."""
+
+    @kernel("3 2 i2")
+    def extreme(x: Any, values: Any, places: Any) -> None:
+        outer, n, inner = x.shape
+        kind = x.dtype.type
+        tile = np.empty(min(inner, _LINES), x.dtype)
+        where = np.empty(tile.size, x.dtype)  # as wide as what is compared, which makes the loops vectors
+        for o in range(outer):
+            for left in range(0, inner, _LINES):
+                width = min(_LINES, inner - left)
+                right = left + width
+                row, best, at_best = x[o, 0, left:right], tile[:width], where[:width]
+                total = kind(0)  # is NaN when one is among the numbers
+                for j in range(width):
+                    best[j] = row[j]
+                    at_best[j] = kind(0)
+                    total += row[j]
+                i = 1
+                while i + 4 <= n:
+                    a, b = x[o, i, left:right], x[o, i + 1, left:right]
+                    c, d = x[o, i + 2, left:right], x[o, i + 3, left:right]
+                    p, q, r, t = kind(i), kind(i + 1), kind(i + 2), kind(i + 3)
+                    for j in range(width):
+                        most, at = best[j], at_best[j]
+                        v, w = a[j], b[j]
+                        total += v + w
+                        better = v < most if smallest else v > most
+                        at = p if better else at
+                        most = v if better else most
+                        better = w < most if smallest else w > most
+                        at = q if better else at
+                        most = w if better else most
+                        v, w = c[j], d[j]
+                        total += v + w
+                        better = v < most if smallest else v > most
+                        at = r if better else at
+                        most = v if better else most
+                        better = w < most if smallest else w > most
+                        at_best[j] = t if better else at
+                        best[j] = w if better else most
+                    i += 4
+                while i < n:
+                    row = x[o, i, left:right]
+                    for j in range(width):
+                        v = row[j]
+                        total += v
+                        better = v < best[j] if smallest else v > best[j]
+                        at_best[j] = kind(i) if better else at_best[j]
+                        best[j] = v if better else best[j]
+                    i += 1
+                for j in range(width):
+                    values[o, left + j] = best[j]
+                    places[o, left + j] = int(at_best[j])
+                if total != total:  # the first NaN of a column is its extreme
+                    for j in range(left, right):
+                        for i in range(n):
+                            if x[o, i, j] != x[o, i, j]:
+                                values[o, j] = x[o, i, j]
+                                places[o, j] = i
+                                break
+
+    return extreme
+
+
+_maxima, _minima = _extreme(False), _extreme(True)
 
 
 def running_extreme(x: np.ndarray, axis: int, sign: float) -> tuple[np.ndarray, np.ndarray]:
@@ -157,9 +178,11 @@ def running_extreme(x: np.ndarray, axis: int, sign: float) -> tuple[np.ndarray, 
 
 
 def extreme_along(x: np.ndarray, axis: int, sign: float) -> tuple[np.ndarray, np.ndarray]:
-    """Gives the maxima (minima) of a contiguous x along an axis, which is dropped, and the first position of each."""
+    """Gives the maxima (minima) of a contiguous x along an axis of up to 2**24, which is dropped, and their first
+    positions."""
     shape = (int(np.prod(x.shape[:axis])), x.shape[axis], int(np.prod(x.shape[axis + 1 :])))
     left = (*x.shape[:axis], *x.shape[axis + 1 :])
     values, places = np.empty(left, x.dtype), np.empty(left, np.int64)
-    _extreme_along(x.reshape(shape), sign, values.reshape(shape[::2]), places.reshape(shape[::2]))
+    find = _maxima if sign > 0 else _minima
+    find(x.reshape(shape), values.reshape(shape[::2]), places.reshape(shape[::2]))
     return values, places

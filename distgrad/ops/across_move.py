@@ -31,8 +31,9 @@ def rows_inside(start: int, step: int, size: int, first: int, rows: int) -> tupl
 
 def write_diagonal(out: np.ndarray, new: np.ndarray, offset: int, axis1: int, axis2: int) -> np.ndarray:
     """Writes a diagonal (its elements along the last dim) into an array, in place, and gives it."""
-    index = np.arange(new.shape[-1])
-    np.moveaxis(out, (axis1, axis2), (-2, -1))[..., index + max(-offset, 0), index + max(offset, 0)] = new
+    diagonal = out.diagonal(offset, axis1, axis2)
+    diagonal.setflags(write=True)  # it is one of `out`, which is the caller's own
+    diagonal[...] = new
     return out
 
 

@@ -238,15 +238,25 @@ def _split(equation: str) -> tuple[list[str], str]:
     return inputs.split(","), output
 
 
-def _single(x: np.ndarray, *, equation: str) -> np.ndarray:
+@lru_cache(maxsize=4096)
+def _single_steps(equation: str) -> tuple[str | None, tuple[int, ...], tuple[int, ...] | None]:
+    """Gives what `_single` does in turn: an equation that takes diagonals, the axes it sums, the order of the others."""
     (term,), output = _split(equation)
     letters = "".join(dict.fromkeys(term))
-    view = np.einsum(f"{term}->{letters}", x.astype(np.float32) if _half(x.dtype) else x)
     gone = tuple(position for position, letter in enumerate(letters) if letter not in output)
+    kept = [letter for letter in letters if letter in output]
+    order = tuple(kept.index(letter) for letter in output)
+    return f"{term}->{letters}" if letters != term else None, gone, None if list(output) == kept else order
+
+
+def _single(x: np.ndarray, *, equation: str) -> np.ndarray:
+    diagonals, gone, order = _single_steps(equation)
+    view: Any = x.astype(np.float32) if _half(x.dtype) else x
+    if diagonals is not None:
+        view = np.einsum(diagonals, view)
     if gone:  # numpy's einsum adds one by one
         view = np.asarray(sum_over.kernel(view, axis=gone, keepdims=False))
-    kept = [letter for letter in letters if letter in output]
-    return np.asarray(view).transpose([kept.index(letter) for letter in output]).astype(x.dtype, copy=False)
+    return (view if order is None else view.transpose(order)).astype(x.dtype, copy=False)
 
 
 def _single_meta(x: TensorMeta, *, equation: str) -> MetaResult:

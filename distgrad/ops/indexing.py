@@ -75,7 +75,11 @@ def _rows_window(attrs: dict[str, Any], ins: Sequence[Any], outs: Sequence[Spec]
 
 def _take_rows(x: np.ndarray, index: np.ndarray, *, axis: int, wrap: bool = True, window: Window = None) -> np.ndarray:
     if window is None:
-        return x.take(index_range(index, x.shape[axis], axis=axis, wrap=wrap), axis)
+        try:
+            return x.take(index if wrap else index_range(index, x.shape[axis], axis=axis, wrap=wrap), axis)
+        except IndexError:  # numpy looks at the range itself, and counts from the end
+            index_range(index, x.shape[axis], axis=axis, wrap=wrap)
+            raise
     start, stop, size = window  # a single row of a sharded dim: whoever holds it gives it, the others add zeros
     row = int(index_range(index, size, axis=axis, wrap=wrap))
     if start <= row < stop:
@@ -369,7 +373,18 @@ def along_args(x: np.ndarray, index: np.ndarray, axis: int, wrap: bool = False) 
     return x, index_range(index, x.shape[axis], axis=axis, wrap=wrap, error=IndexError if wrap else RuntimeError)
 
 
+def _compiled_along(x: np.ndarray, index: np.ndarray, axis: int, src: Any = None) -> np.ndarray | None:
+    """Runs a compiled `take_along`, or `scatter` where `src` is given; None where it does not fit or an index is wrong."""
+    if not compiled.fits_along(x, index, axis):
+        return None
+    from distgrad.kernels import placing
+
+    return placing.take_along(x, index, axis) if src is None else placing.put_along(x, index, src, axis)
+
+
 def _take_along(x: np.ndarray, index: np.ndarray, *, axis: int, wrap: bool = False) -> np.ndarray:
+    if (found := _compiled_along(x, index, axis)) is not None:
+        return found
     first, places = along_args(x, index, axis, wrap)
     if first.flags.c_contiguous:  # one flat index is quicker than numpy's broadcast ones
         return first.reshape(-1).take(flat_places(places, first.shape, axis)).reshape(index.shape)
@@ -486,6 +501,8 @@ def scatter_add(x: Any, index: Any, src: Any, *, axis: int) -> Any:
 
 
 def _scatter(x: np.ndarray, index: np.ndarray, src: Any, *, axis: int) -> np.ndarray:
+    if (found := _compiled_along(x, index, axis, src)) is not None:
+        return found
     out, places = along_args(np.array(x), index, axis)
     values = np.atleast_1d(src) if np.ndim(index) == 0 else np.asarray(src)
     np.put_along_axis(_crop(out, places.shape, axis), places, values, axis)

@@ -297,8 +297,12 @@ def _flip_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from parts_rows(ins)
 
 
+def _flip(x: np.ndarray, *, axis: tuple[int, ...]) -> np.ndarray:
+    return x[::-1] if axis == (0,) else np.flip(x, axis)
+
+
 flip: Op = Op(
-    "flip", lambda x, *, axis: np.flip(x, axis), meta=lambda x, *, axis: ((x,), None), inputs="x", rows=_flip_rows,
+    "flip", _flip, meta=lambda x, *, axis: ((x,), None), inputs="x", rows=_flip_rows,
     vjps=(lambda g, axis: flip(g, axis=axis),),
 )
 
@@ -435,7 +439,7 @@ def _diagonal_scatter_base(g: Any, new_shape: tuple[int, ...], offset: int, axis
 
 
 diagonal: Op = Op(
-    "diagonal", lambda x, *, offset, axis1, axis2: np.diagonal(x, offset, axis1, axis2), inputs="x",
+    "diagonal", lambda x, *, offset, axis1, axis2: x.diagonal(offset, axis1, axis2), inputs="x",
     meta=lambda x, *, offset, axis1, axis2: (
         (TensorMeta.of(_diagonal_shape(x.shape, offset, axis1, axis2), x.dtype),), None),
     rows=_diagonal_rows,

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.kernels import compiled
+
+_FEW = 16  # elements that are kept in order while a line is read; each that comes in moves those behind it
 _PARTITION_FROM = 256  # row length from which selecting k elements beats sorting the row
 
 
@@ -61,6 +64,10 @@ def _first_of_line(x: np.ndarray, start: int, last: int, count: int, descending:
 
 def first_places(x: np.ndarray, axis: int, count: int, *, descending: bool) -> np.ndarray:
     """Gives the positions along an axis of the first `count` elements in rising (or falling) order."""
+    if x.size >= compiled.LEAST and 0 < count <= min(_FEW, x.shape[axis]) and compiled.fits(x):
+        from distgrad.kernels.selecting import first_places as compiled_places
+
+        return compiled_places(x, axis, count, descending)
     x = np.moveaxis(sortable(x), axis, -1)
     size = x.shape[-1]
     if size < _PARTITION_FROM or 2 * count >= size or not x.size or not count:

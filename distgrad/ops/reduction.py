@@ -267,6 +267,8 @@ argmin = reduction("argmin", _position(np.argmin), result="int64", needs_element
 
 # Values with their positions along one axis: max, min and median of a dim.
 
+_EXACT = 2**24  # positions that float32 holds, in which the compiled kernel counts
+
 Chooser = Callable[[np.ndarray, int], np.ndarray]
 
 
@@ -280,7 +282,7 @@ def _choice(name: str, choose: Chooser, through: Callable[..., Any], sign: float
         if x.size == 0:
             shape = reduced_shape(x.shape, (axis,), keepdims)
             return np.empty(shape, x.dtype), np.empty(shape, np.int64)
-        if sign and axis < x.ndim - 1 and x.size >= compiled.LEAST and compiled.fits(x):
+        if sign and axis < x.ndim - 1 and x.size >= compiled.LEAST and x.shape[axis] <= _EXACT and compiled.fits(x):
             from distgrad.kernels.scans import extreme_along
 
             values, indices = extreme_along(x, axis, sign)
