@@ -545,5 +545,7 @@ def test_every_kernel_is_compiled_ahead_for_the_types_it_is_called_with() -> Non
 
     compiling.warm_up()
     assert len(compiling._kernels) > 20
-    for dispatcher, _, kinds in compiling._kernels:  # the tests above have called them with nothing else
-        assert len(dispatcher.signatures) == len(kinds), dispatcher
+    for dispatcher, words, kinds in compiling._kernels:
+        if "slopes" not in dispatcher.py_func.__module__:  # the tests above have called the others for all kinds
+            assert len(dispatcher.signatures) == len(kinds), dispatcher
+        assert set(dispatcher.signatures) <= {compiling._signature(words, kind) for kind in kinds}, dispatcher
