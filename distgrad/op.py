@@ -98,10 +98,12 @@ class Op:
     shapes or offsets. `collective` marks a kernel that is a generator of exchange rounds (see runtime.collectives).
     `reuses` marks a kernel that takes `reuse`, which says of each input whether nobody else needs its memory any more.
     `put(base, new, *numbers, **attrs)` makes the op a view: it gives the base tensor with `new` written where the op reads.
+    `adds(out, g, *numbers, **attrs)` adds what the rule of the first input gives to an array of that input's shape, in
+    place, without making the rest of it, which is zeros.
     `takes_none`: the rule is given None, not zeros, for cotangents of outputs that nobody used.
     """
 
-    __slots__ = ("__weakref__", "collective", "input_names", "kernel", "localize", "meta", "name", "needs", "outputs",
+    __slots__ = ("__weakref__", "adds", "collective", "input_names", "kernel", "localize", "meta", "name", "needs", "outputs",
                  "plans", "put", "reuses", "rows", "rules", "takes_none", "variadic")
 
     def __init__(
@@ -120,6 +122,7 @@ class Op:
         put: Callable[..., Any] | None = None,
         takes_none: bool = False,
         reuses: bool = False,
+        adds: Callable[..., None] | None = None,
     ) -> None:
         if name in OPS:
             raise ValueError(f"op {name!r} is defined twice")
@@ -130,7 +133,7 @@ class Op:
         self.input_names = tuple(inputs.lstrip("*").split())
         self.outputs = tuple(outputs.split())
         self.localize, self.collective, self.put = localize, collective, put
-        self.reuses, self.takes_none = reuses, takes_none
+        self.reuses, self.takes_none, self.adds = reuses, takes_none, adds
         self.plans: dict[Any, Any] = {}
         self.needs: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         if joint_vjp is not None:

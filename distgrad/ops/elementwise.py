@@ -26,6 +26,7 @@ from distgrad.ops.selecting import select_array as select_array
 from distgrad.ops.slopes import (
     clamp_slope,
     cos_slope,
+    minus,
     quotient_slope,
     reciprocal_slope,
     sin_slope,
@@ -90,7 +91,8 @@ def _divisors(name: str, a: Any, b: Any) -> None:
 vanish: Op = unary("vanish", lambda x: np.zeros(x.shape, x.dtype), lambda g: vanish(g), result="promote", linear=True)
 neg: Op = unary("neg", np.negative, lambda g: neg(g), result="promote", linear=True)
 add = binary("add", np.add, (lambda g: g, lambda g: g), linear=("PP",))
-sub = binary("sub", np.subtract, (lambda g: g, lambda g: neg(g)), linear=("PP",))
+sub = binary("sub", np.subtract, linear=("PP",), vjps=(
+    lambda g: g, lambda g: neg(g) if mode.enabled or g._node.data is None else minus(g)))
 mul = binary("mul", np.multiply, (lambda g, b: g * b, lambda g, a: g * a), linear=("P.", ".P"))
 div = binary("div", np.true_divide, result="float", linear=("P.",), vjps=(
     lambda g, b: g / b, lambda g, y, b: neg(g * (y / b)) if mode.enabled else quotient_slope(g, y, b)))

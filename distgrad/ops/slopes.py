@@ -84,6 +84,12 @@ def _clamp(h: Any, x: Any, low: Any, high: Any) -> Any:
     return keep_array((x >= low) & (x <= high), h)
 
 
+def _minus(x: Any) -> Any:
+    if x.size >= compiled.LEAST and not any(x.strides):
+        return np.broadcast_to(np.negative(x[(slice(0, 1),) * x.ndim]), x.shape)
+    return np.negative(x)
+
+
 def _slope(name: str, kernel: Any, inputs: str) -> Op:
     return elementwise(f"{name}_slope", kernel, inputs, linear=("P" + "." * (len(inputs.split()) - 1),))
 
@@ -95,5 +101,7 @@ quotient_slope = _slope("quotient", _quotient, "h out b")
 square_slope = _slope("square", _square, "h x")
 tanh_slope = _slope("tanh", _tanh, "h out")
 clamp_slope = _slope("clamp", _clamp, "h x low high")
+minus = elementwise("minus", _minus, "x", linear=("P",))
+"""-x, as an array of one number repeated where x is that."""
 sin_slope = _slope("sin", lambda h, x: times(h, np.cos(x)), "h x")
 cos_slope = _slope("cos", lambda h, x: _negated(times(h, np.sin(x))), "h x")
