@@ -166,6 +166,19 @@ def test_logit_loss_and_its_slope(kind: Any) -> None:
 
 
 @KINDS
+def test_elu_is_right_within_two_units_everywhere(kind: Any) -> None:
+    x = everything(kind)
+    numbers = (kind(1), kind(1), kind(1))
+    (y,) = agree("elu", x, *numbers, parts=4)
+    with np.errstate(all="ignore"):
+        exact = np.where(x > 0, x, np.expm1(x.astype(np.longdouble)))
+    assert in_units(y, exact, kind) <= 2
+    np.testing.assert_array_equal(np.signbit(y), np.signbit(x))
+    agree("elu", x, kind(1.67), kind(1.05), kind(0.6), parts=6)
+    agree("elu", x, kind(0), kind(1), kind(1))
+
+
+@KINDS
 @pytest.mark.parametrize("columns", [1, 2, 7, 64, 1000])
 def test_softmax_and_log_softmax(columns: int, kind: Any) -> None:
     x = 4 * normal(kind, SIZE // columns + 2, columns)

@@ -131,6 +131,10 @@ hardswish_backward: Op = elementwise("hardswish_backward", _hardswish_backward, 
 
 @widened
 def _elu(x: Any, alpha: Any, scale: Any, inner: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x) and np.ndim(alpha) == np.ndim(scale) == np.ndim(inner) == 0 and inner > 0:
+        from distgrad.kernels import activations
+
+        return activations.elu(x, float(alpha), float(scale), float(inner))
     below = _into(np.expm1, x * inner)
     below *= alpha
     y = select_array(x > 0, x, below)
