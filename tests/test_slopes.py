@@ -27,7 +27,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "sin": dg.sin,
     "cos": dg.cos,
 }
-SLOPES = {"sqrt": 1, "reciprocal": 1, "quotient": 2, "square": 1, "tanh": 1, "clamp": 1, "sin": 1, "cos": 1}
+SLOPES = {"sqrt": 1, "reciprocal": 1, "quotient": 2, "square": 1, "tanh": 1, "clamp": 1, "sin": 1, "cos": 1, "relu": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +70,11 @@ def test_compiled_slopes_equal_numpys(name: str, kind: Any) -> None:
     if name == "clamp":
         ins += [kind(-0.5), kind(0.7)]
     for cotangent in (h, np.broadcast_to(h[0, 7], h.shape), np.broadcast_to(h[0, 20], h.shape)):
-        found = []
+        found: list[np.ndarray] = []
         for on in (True, False):
             dg.set_fused_kernels(on)
             with np.errstate(all="ignore"):
-                found.append(op_named(f"{name}_slope").kernel(cotangent, *ins))
+                found.append(op_named("relu_backward" if name == "relu" else f"{name}_slope").kernel(cotangent, *ins))
         assert found[0].dtype == found[1].dtype == kind
         np.testing.assert_array_equal(*found)
         np.testing.assert_array_equal(x, numbers(kind))  # nothing was written to

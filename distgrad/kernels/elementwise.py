@@ -9,13 +9,6 @@ import numpy as np
 from distgrad.kernels.compiling import kernel
 
 
-@kernel("1 1 1")
-def _relu_backward(h: Any, out: Any, y: Any) -> None:
-    zero = h.dtype.type(0)
-    for i in range(h.size):
-        y[i] = h[i] if out[i] > zero else zero
-
-
 @kernel("1 b1 float 1")
 def _masked_scale(x: Any, mask: Any, scale: Any, y: Any) -> None:
     factor = x.dtype.type(scale)
@@ -84,13 +77,6 @@ def spaced(start: float, end: float, count: int, first: int, stop: int, kind: np
     """Gives elements [first, stop) of `count` evenly spaced numbers, counted from the nearer end."""
     y = np.empty(stop - first, kind)
     _spaced(start, end, (end - start) / (count - 1) if count > 1 else 0.0, count, first, y)
-    return y
-
-
-def relu_backward(h: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Gives h where `out` is positive, else 0."""
-    y = np.empty(h.shape, h.dtype)
-    _relu_backward(h.reshape(-1), out.reshape(-1), y.reshape(-1))
     return y
 
 

@@ -69,6 +69,18 @@ def _tanh(h: Any, out: Any, y: Any) -> None:
             y[i] = g * (one - out[i] * out[i])
 
 
+@kernel("1 1 1", exact=True)
+def _relu(h: Any, out: Any, y: Any) -> None:
+    zero = y.dtype.type(0)
+    if h.size == y.size:
+        for i in range(y.size):
+            y[i] = h[i] if out[i] > zero else zero
+    else:
+        g = h[0]
+        for i in range(y.size):
+            y[i] = g if out[i] > zero else zero
+
+
 @kernel("1 1 float float 1", exact=True)
 def _clamp(h: Any, x: Any, low: Any, high: Any, y: Any) -> None:
     least, most, zero = x.dtype.type(low), x.dtype.type(high), x.dtype.type(0)
@@ -115,6 +127,11 @@ def square(h: np.ndarray, x: np.ndarray) -> np.ndarray:
 def tanh(h: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Gives h * (1 - out ** 2), out the hyperbolic tangent."""
     return _each(_tanh, h, out)
+
+
+def relu(h: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Gives h where `out` is positive, else 0."""
+    return _each(_relu, h, out)
 
 
 def clamp(h: np.ndarray, x: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -36,6 +36,7 @@ from distgrad.ops.elementwise import (
     widened,
 )
 from distgrad.ops.reduction import sum as total
+from distgrad.ops.slopes import slope_fits
 
 _ROOT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
@@ -62,10 +63,10 @@ def _relu(x: Any) -> Any:
 
 
 def _relu_backward(h: Any, out: Any) -> Any:
-    if h.size >= compiled.LEAST and compiled.fits(h, out):
-        from distgrad.kernels import elementwise
+    if slope_fits(h, out):
+        from distgrad.kernels import slopes
 
-        return elementwise.relu_backward(h, out)
+        return slopes.relu(h, out)
     return keep_array(out > 0, h)
 
 

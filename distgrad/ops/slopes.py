@@ -17,7 +17,7 @@ from distgrad.op import Op
 from distgrad.ops.selecting import keep_array
 
 
-def _fits(h: Any, *arrays: Any) -> bool:
+def slope_fits(h: Any, *arrays: Any) -> bool:
     """Says whether compiled loops take a cotangent, one number repeated or an array, and arrays of its shape."""
     first = arrays[0]
     if first.size < compiled.LEAST or not compiled.fits(*arrays) or h.dtype != first.dtype or h.shape != first.shape:
@@ -37,7 +37,7 @@ def _negated(x: Any) -> Any:
 
 
 def _sqrt(h: Any, out: Any) -> Any:
-    if _fits(h, out):
+    if slope_fits(h, out):
         from distgrad.kernels import slopes
 
         return slopes.sqrt(h, out)
@@ -45,7 +45,7 @@ def _sqrt(h: Any, out: Any) -> Any:
 
 
 def _reciprocal(h: Any, out: Any) -> Any:
-    if _fits(h, out):
+    if slope_fits(h, out):
         from distgrad.kernels import slopes
 
         return slopes.reciprocal(h, out)
@@ -53,7 +53,7 @@ def _reciprocal(h: Any, out: Any) -> Any:
 
 
 def _quotient(h: Any, out: Any, b: Any) -> Any:
-    if _fits(h, out, b):
+    if slope_fits(h, out, b):
         from distgrad.kernels import slopes
 
         return slopes.quotient(h, out, b)
@@ -61,7 +61,7 @@ def _quotient(h: Any, out: Any, b: Any) -> Any:
 
 
 def _square(h: Any, x: Any) -> Any:
-    if _fits(h, x):
+    if slope_fits(h, x):
         from distgrad.kernels import slopes
 
         return slopes.square(h, x)
@@ -69,7 +69,7 @@ def _square(h: Any, x: Any) -> Any:
 
 
 def _tanh(h: Any, out: Any) -> Any:
-    if _fits(h, out):
+    if slope_fits(h, out):
         from distgrad.kernels import slopes
 
         return slopes.tanh(h, out)
@@ -77,7 +77,7 @@ def _tanh(h: Any, out: Any) -> Any:
 
 
 def _clamp(h: Any, x: Any, low: Any, high: Any) -> Any:
-    if low.ndim == 0 and high.ndim == 0 and _fits(h, x):
+    if low.ndim == 0 and high.ndim == 0 and slope_fits(h, x):
         from distgrad.kernels import slopes
 
         return slopes.clamp(h, x, float(low), float(high))
