@@ -332,6 +332,27 @@ def test_rows_and_elements_added_by_index(kind: Any) -> None:
 
 
 @KINDS
+def test_formulas_of_several_operations(kind: Any) -> None:
+    x, y, z = everything(kind), np.roll(everything(kind), 7), everything(kind)[::-1].copy()
+    for value in (1, 0.3, -2.5):
+        (found,) = agree("addcmul", x, y, z, kind(value), parts=0)
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(found, x + y * z * kind(value))
+    agree("addcmul", x[None], y, z[None, :1], kind(2), parts=0)  # what broadcasts: numpy's
+    near = x * kind(1 + 1e-5)
+    for other in (x, near, y, near[:1]):
+        for equal_nan in (False, True):
+            (found,) = agree("isclose", x, other, rtol=1e-5, atol=1e-8, equal_nan=equal_nan)
+            wanted = torch.isclose(torch.from_numpy(x), torch.from_numpy(np.broadcast_to(other, x.shape).copy()),
+                                   equal_nan=equal_nan).numpy()
+            assert (found != wanted).mean() < 0.02  # roundings at the bound
+    rows = normal(kind, 70, 90)
+    for target in (rows[0], rows[0, 0], rows[:, :1]):
+        (found,) = agree("mean_square_distance", rows, np.broadcast_to(target, rows.shape), parts=32)
+        np.testing.assert_allclose(found, np.mean((rows - target) ** 2, dtype=np.float64), rtol=1e-5)
+
+
+@KINDS
 def test_simple_arithmetic(kind: Any) -> None:
     x, y = normal(kind, 5, SIZE // 3), normal(kind, 5, SIZE // 3, seed=1)
     x[0, :4] = [np.nan, np.inf, -np.inf, 0]
