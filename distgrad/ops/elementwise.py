@@ -33,6 +33,7 @@ from distgrad.ops.slopes import (
     sqrt_slope,
     square_slope,
     tanh_slope,
+    twice_slope,
 )
 
 _KINDS = ("bool", "integer", "floating-point", "complex")
@@ -94,6 +95,7 @@ add = binary("add", np.add, (lambda g: g, lambda g: g), linear=("PP",))
 sub = binary("sub", np.subtract, linear=("PP",), vjps=(
     lambda g: g, lambda g: neg(g) if mode.enabled or g._node.data is None else minus(g)))
 mul = binary("mul", np.multiply, (lambda g, b: g * b, lambda g, a: g * a), linear=("P.", ".P"))
+mul.twice = twice_slope
 div = binary("div", np.true_divide, result="float", linear=("P.",), vjps=(
     lambda g, b: g / b, lambda g, y, b: neg(g * (y / b)) if mode.enabled else quotient_slope(g, y, b)))
 

@@ -68,6 +68,15 @@ def _square(h: Any, x: Any) -> Any:
     return times(h, x + x)
 
 
+def _twice(h: Any, x: Any) -> Any:
+    if slope_fits(h, x):
+        from distgrad.kernels import slopes
+
+        return slopes.twice(h, x)
+    product = h * x
+    return np.add(product, product, out=product) if product.ndim else product + product
+
+
 def _tanh(h: Any, out: Any) -> Any:
     if slope_fits(h, out):
         from distgrad.kernels import slopes
@@ -99,6 +108,8 @@ reciprocal_slope = _slope("reciprocal", _reciprocal, "h out")
 quotient_slope = _slope("quotient", _quotient, "h out b")
 """The gradient of a / b by b; `out` is the quotient."""
 square_slope = _slope("square", _square, "h x")
+twice_slope = _slope("twice", _twice, "h x")
+"""The gradient of x * x, which overflows where that of x ** 2 does not, and the other way round."""
 tanh_slope = _slope("tanh", _tanh, "h out")
 clamp_slope = _slope("clamp", _clamp, "h x low high")
 minus = elementwise("minus", _minus, "x", linear=("P",))
