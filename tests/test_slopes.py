@@ -22,6 +22,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "square": dg.square,
     "power": lambda x: x**2,
     "tanh": dg.tanh,
+    "abs": dg.abs,
     "clamp": lambda x: x.clamp(-0.5, 2.0),
     "clamp_by_tensor": lambda x: x.clamp(x.detach() * 0.5, x.detach() * 2),
     "sin": dg.sin,
@@ -29,7 +30,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "product": lambda x: x * x,
     "product_of_aliases": lambda x: x * x.view(x.shape),
 }
-SLOPES = ("sqrt", "reciprocal", "quotient", "square", "tanh", "clamp", "sin", "cos", "relu", "twice")
+SLOPES = ("sqrt", "reciprocal", "quotient", "square", "tanh", "clamp", "sin", "cos", "relu", "twice", "abs")
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +85,7 @@ def test_compiled_slopes_equal_numpys(name: str, kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "complex64"])
 def test_other_dtypes_take_the_same_formulas(kind: str) -> None:
-    for name in ("sqrt", "reciprocal", "square", "power", "tanh", "sin", "cos"):
+    for name in ("sqrt", "reciprocal", "square", "power", "tanh", "sin", "cos", "abs"):
         leaf = (dg.rand(3, 50) + 0.5).to(getattr(dg, kind)).requires_grad_()
         y = FUNCTIONS[name](leaf)
         h = dg.ones_like(y) * 0.3

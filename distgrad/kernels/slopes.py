@@ -94,6 +94,18 @@ def _relu(h: Any, out: Any, y: Any) -> None:
             y[i] = g if out[i] > zero else zero
 
 
+@kernel("1 1 1", exact=True)
+def _abs(h: Any, x: Any, y: Any) -> None:
+    zero, one = y.dtype.type(0), y.dtype.type(1)
+    if h.size == y.size:
+        for i in range(y.size):
+            y[i] = h[i] * ((one if x[i] > zero else zero) - (one if x[i] < zero else zero))
+    else:
+        g = h[0]
+        for i in range(y.size):
+            y[i] = g * ((one if x[i] > zero else zero) - (one if x[i] < zero else zero))
+
+
 @kernel("1 1 float float 1", exact=True)
 def _clamp(h: Any, x: Any, low: Any, high: Any, y: Any) -> None:
     least, most, zero = x.dtype.type(low), x.dtype.type(high), x.dtype.type(0)
@@ -145,6 +157,11 @@ def twice(h: np.ndarray, x: np.ndarray) -> np.ndarray:
 def tanh(h: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Gives h * (1 - out ** 2), out the hyperbolic tangent."""
     return _each(_tanh, h, out)
+
+
+def absolute(h: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Gives h times the sign of x, 0 for NaN."""
+    return _each(_abs, h, x)
 
 
 def relu(h: np.ndarray, out: np.ndarray) -> np.ndarray:

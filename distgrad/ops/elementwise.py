@@ -30,6 +30,7 @@ from distgrad.ops.slopes import (
     quotient_slope,
     reciprocal_slope,
     sin_slope,
+    slope_fits,
     sqrt_slope,
     square_slope,
     tanh_slope,
@@ -163,6 +164,14 @@ def _sign(x: Any) -> Any:
     return ((x > 0).view(np.int8) - (x < 0).view(np.int8)).astype(x.dtype)  # NaN gives 0, as in PyTorch
 
 
+def _abs_slope(h: Any, x: Any) -> Any:
+    if slope_fits(h, x):
+        from distgrad.kernels import slopes
+
+        return slopes.absolute(h, x)
+    return h * _sign(x)
+
+
 def _sgn_rule(g: Any, y: Any, x: Any) -> Any:
     if not x.dtype.is_complex:
         return vanish(g)
@@ -170,8 +179,9 @@ def _sgn_rule(g: Any, y: Any, x: Any) -> Any:
     return conj(keep(ne(abs(x), 0), turned / abs(x) - real(turned / x) * y))
 
 
-abs = unary("abs", np.absolute, lambda g, x: g * _conjugate(sgn(x)), result="promote", real_output=True,
-            check=takes("abs", 1, 2, 3))
+abs: Op = unary("abs", np.absolute, result="promote", real_output=True, check=takes("abs", 1, 2, 3), vjp=lambda g, x: (
+    g * _conjugate(sgn(x)) if mode.enabled or x.dtype.is_complex else abs_slope(g, x)))
+abs_slope: Op = elementwise("abs_slope", _abs_slope, "h x", linear=("P.",))
 sign = unary("sign", _sign, lambda g: vanish(g), result="promote", check=takes("sign", 0, 1, 2))
 sgn: Op = unary("sgn", _sign, _sgn_rule, result="promote")
 real = unary("real", np.real, lambda g: g, result="promote", real_output=True, linear=True)
