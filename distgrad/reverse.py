@@ -105,6 +105,12 @@ def run_backward(
                     if not retain:
                         fn.release()
                     continue
+                spends = fn.plan.op.spends
+                if spends is not None and fn.hooks is None and _spent(fn, spends, gs[0]):
+                    if not retain:
+                        fn.release()
+                    arrive(fn.edges[0], gs.pop())
+                    continue
             if type(fn) is GradFn and fn.hooks is None:  # no code of the user's runs from here on
                 held_site[0] = site
             if targets is None or not isinstance(fn, GradFn):
@@ -190,6 +196,18 @@ def _added(fn: GradFn, adds: Callable[..., None], g: Any, known: Any) -> bool:
         return False
     data = known._node.data
     adds(data, g._node.data, *[fn.ins[position] for position in range(1, len(fn.plan.ins))], **fn.plan.attrs)
+    return True
+
+
+def _spent(fn: GradFn, spends: Callable[..., Any], g: Any) -> bool:
+    """Makes a gradient that only the reverse pass holds the one of a function's input; False where that may not be done."""
+    if g is None or anomaly.sites is not None or not _writable(g) or _holders(g) != _IN_A_SLOT:
+        return False
+    meta = fn.plan.ins[0].meta
+    saved = [node.data for node in (*fn.ins.values(), *fn.outs.values())]
+    if g._node.spec.meta != meta or any(a is None or a.shape != meta.shape or a.dtype != meta.dtype.numpy for a in saved):
+        return False
+    spends(g._node.data, *saved)
     return True
 
 

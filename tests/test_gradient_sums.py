@@ -23,7 +23,7 @@ def _program(T: Any, leaves: list[Any], seed: int) -> tuple[list[Any], list[Any]
     rng, values, watched = random.Random(seed), list(leaves), []
     for _ in range(12):
         a, b = rng.choice(values), rng.choice(values)
-        step = rng.randrange(9)
+        step = rng.randrange(11)
         if step == 0:
             new = a + b
         elif step == 1:
@@ -39,6 +39,10 @@ def _program(T: Any, leaves: list[Any], seed: int) -> tuple[list[Any], list[Any]
             new = T.cat([a[::2], b[1::2]])
         elif step == 6:
             new = a * a
+        elif step == 9:
+            new = -a
+        elif step == 10:
+            new = a * T.exp(-T.abs(-b))
         elif step == 7:
             new = (a[1:, 5:] - b[:-1, :-5]).sum() * a
         else:
@@ -49,7 +53,7 @@ def _program(T: Any, leaves: list[Any], seed: int) -> tuple[list[Any], list[Any]
     return values, watched
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(40))
 def test_random_graphs_with_watchers(seed: int) -> None:
     found = []
     for T, make in ((dg, dg.tensor), (torch, torch.tensor)):

@@ -92,6 +92,7 @@ def _divisors(name: str, a: Any, b: Any) -> None:
 # The zero slope of piecewise constant functions: they are differentiable, as in PyTorch.
 vanish: Op = unary("vanish", lambda x: np.zeros(x.shape, x.dtype), lambda g: vanish(g), result="promote", linear=True)
 neg: Op = unary("neg", np.negative, lambda g: neg(g), result="promote", linear=True)
+neg.spends = lambda g: np.negative(g, out=g)
 add = binary("add", np.add, (lambda g: g, lambda g: g), linear=("PP",))
 sub = binary("sub", np.subtract, linear=("PP",), vjps=(
     lambda g: g, lambda g: neg(g) if mode.enabled or g._node.data is None else minus(g)))
@@ -319,6 +320,7 @@ def _logit(x: Any) -> Any:
 
 
 exp = unary("exp", np.exp, lambda g, y: g * y)
+exp.spends = lambda g, y: np.multiply(g, y, out=g)
 exp2 = unary("exp2", np.exp2, lambda g, y: g * (y * math.log(2)))
 expm1 = unary("expm1", np.expm1, lambda g, y: g * (y + 1.0))
 log = unary("log", np.log, lambda g, x: g / x)
