@@ -197,6 +197,8 @@ class GradFn(GraphNode):
         rules = op.rules
         if isinstance(rules, Rule):
             results = list(rules.function(*self._arguments(rules, g, create, make, needs)))
+        elif op.twice is not None and not create and self.hooks is None and self._same_inputs(needs):
+            results = [op.twice(g, self._input(0, create, make)), None]
         else:
             results = [
                 rule.function(*self._arguments(rule, g, create, make, needs)) if needed and rule is not None else None
@@ -206,6 +208,15 @@ class GradFn(GraphNode):
             if result is not None and needs[position]:
                 results[position] = match(conjugate(result), plan.ins[position])
         return results
+
+    def _same_inputs(self, needs: tuple[bool, ...]) -> bool:
+        """Says whether gradients go along two edges that are one: to the same leaf, or output of the same function."""
+        if not (needs[0] and needs[1]) or self.ins[0] is not self.ins[1] or self.plan.ins[0] is not self.plan.ins[1]:
+            return False
+        first, second = self.edges
+        if isinstance(first, tuple):
+            return isinstance(second, tuple) and first[0] is second[0] and first[1] == second[1]
+        return first is second
 
     def _arguments(
         self, rule: Rule, g: Any, create: bool, make: Callable[..., Any], needs: tuple[bool, ...]

@@ -98,11 +98,15 @@ class Op:
     shapes or offsets. `collective` marks a kernel that is a generator of exchange rounds (see runtime.collectives).
     `reuses` marks a kernel that takes `reuse`, which says of each input whether nobody else needs its memory any more.
     `put(base, new, *numbers, **attrs)` makes the op a view: it gives the base tensor with `new` written where the op reads.
+    `adds(out, g, *numbers, **attrs)` adds what the rule of the first input gives to an array of that input's shape, in
+    place, without making the rest of it, which is zeros. `twice(g, x)` gives both rules' cotangents together where both
+    inputs are the same x, and no graph is asked for. `spends(g, *saved)` changes a cotangent's own array into what the
+    rule of an elementwise op of one input gives, from the arrays of the inputs and outputs that are saved.
     `takes_none`: the rule is given None, not zeros, for cotangents of outputs that nobody used.
     """
 
-    __slots__ = ("__weakref__", "collective", "input_names", "kernel", "localize", "meta", "name", "needs", "outputs",
-                 "plans", "put", "reuses", "rows", "rules", "takes_none", "variadic")
+    __slots__ = ("__weakref__", "adds", "collective", "input_names", "kernel", "localize", "meta", "name", "needs", "outputs",
+                 "plans", "put", "reuses", "rows", "rules", "spends", "takes_none", "twice", "variadic")
 
     def __init__(
         self,
@@ -120,6 +124,7 @@ class Op:
         put: Callable[..., Any] | None = None,
         takes_none: bool = False,
         reuses: bool = False,
+        adds: Callable[..., None] | None = None,
     ) -> None:
         if name in OPS:
             raise ValueError(f"op {name!r} is defined twice")
@@ -130,7 +135,9 @@ class Op:
         self.input_names = tuple(inputs.lstrip("*").split())
         self.outputs = tuple(outputs.split())
         self.localize, self.collective, self.put = localize, collective, put
-        self.reuses, self.takes_none = reuses, takes_none
+        self.reuses, self.takes_none, self.adds = reuses, takes_none, adds
+        self.twice: Callable[[Any, Any], Any] | None = None
+        self.spends: Callable[..., Any] | None = None
         self.plans: dict[Any, Any] = {}
         self.needs: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         if joint_vjp is not None:

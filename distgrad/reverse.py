@@ -7,14 +7,19 @@ is a loop, never a recursion, and a rule runs once per call.
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from distgrad.autodiff import POST, PRE, GradFn, anomaly
 from distgrad.grad_mode import mode
 from distgrad.graph import Session, held_site, recorder, session
 from distgrad.quiet import enter, leave
 from distgrad.tapes import Watch, read
+
+_LEAST = 4096  # elements: below, a new array costs no more than looking
 
 
 def run_backward(
@@ -37,7 +42,7 @@ def run_backward(
         if again is not None:
             return {id(leaf): g for leaf, g in again}, again
     pending: dict[GradFn, list[Any]] = {}
-    leaves: dict[int, tuple[Any, Any]] = {}
+    leaves: dict[int, list[Any]] = {}  # the leaf and its gradient
     heap: list[tuple[int, GradFn]] = []
     needed = None if wanted is None else _needed([edge for edge, _ in roots], wanted)
     results: dict[Any, Any] = {}
@@ -52,14 +57,31 @@ def run_backward(
             if gs is None:
                 gs = pending[fn] = [None] * len(fn.output_specs)
                 heapq.heappush(heap, (-fn.sequence, fn))
-            gs[index] = g if gs[index] is None else gs[index] + g
+            holder, place = gs, index
         elif targets is None or id(edge) in targets:
-            known = leaves.get(id(edge))
-            leaves[id(edge)] = (edge, g if known is None else known[1] + g)
+            found = leaves.get(id(edge))
+            if found is None:
+                found = leaves[id(edge)] = [edge, None]
+            holder, place = found, 1
+        else:
+            return
+        if holder[place] is None:
+            holder[place] = g
+        else:
+            holder[place] = _sum(holder[place], g) if local else holder[place] + g
+
+    def held(fn: GradFn) -> Any:
+        edge = fn.edges[0]
+        if isinstance(edge, tuple):
+            gs = pending.get(edge[0])
+            return None if gs is None else gs[edge[1]]
+        found = leaves.get(id(edge))
+        return None if found is None else found[1]
 
     site = None if running is None else running.site()
     before = mode.enabled, mode.track_views, mode.quiet
     warnings = enter()
+    local = running is None and not create and recorder[0] is None
     # In a reverse pass gradients are recorded for `create` only, and views are not tracked.
     mode.enabled, mode.track_views, mode.quiet = create, False, True
     try:
@@ -77,6 +99,18 @@ def run_backward(
                 if fn not in needed:  # type: ignore[operator]  # needed is a set whenever targets is
                     continue
             fn.check()
+            if local and type(fn) is GradFn:
+                adds = fn.plan.op.adds
+                if adds is not None and fn.hooks is None and _added(fn, adds, gs[0], held(fn)):
+                    if not retain:
+                        fn.release()
+                    continue
+                spends = fn.plan.op.spends
+                if spends is not None and fn.hooks is None and _spent(fn, spends, gs[0]):
+                    if not retain:
+                        fn.release()
+                    arrive(fn.edges[0], gs.pop())
+                    continue
             if type(fn) is GradFn and fn.hooks is None:  # no code of the user's runs from here on
                 held_site[0] = site
             if targets is None or not isinstance(fn, GradFn):
@@ -91,19 +125,102 @@ def run_backward(
                 fn.release()
             if watch is not None:
                 watch = watch.after(fn)
-            for edge, g in zip(fn.edges, cotangents):
-                if edge is not None and g is not None:
-                    arrive(edge, g)
+            arriving = list(cotangents)
+            cotangents = g = gs = None  # type: ignore[assignment]  # what is held twice is not added to in place
+            arriving.reverse()
+            for edge in fn.edges:
+                if not arriving:
+                    break
+                if edge is None or arriving[-1] is None:
+                    arriving.pop()
+                else:
+                    arrive(edge, arriving.pop())
             held_site[0] = None
     finally:
         held_site[0] = None
         mode.enabled, mode.track_views, mode.quiet = before
         leave(warnings)
     if watch is not None:
-        watch.keep(list(leaves.values()))
+        watch.keep([(leaf, g) for leaf, g in leaves.values()])
     for key, (_, g) in leaves.items():
         results[key] = g
-    return results, list(leaves.values())
+    return results, [(leaf, g) for leaf, g in leaves.values()]
+
+
+def _holders(tensor: Any) -> tuple[int, int, int]:
+    node = tensor._node
+    data = node.data
+    return sys.getrefcount(tensor), sys.getrefcount(node), sys.getrefcount(data)
+
+
+class _Probe:
+    """Stands for a tensor or its node, to measure what `_holders` gives where nobody else holds them."""
+
+    __slots__ = ("_node", "data")
+    _node: Any
+    data: Any
+
+
+def _passed_on(tensor: _Probe) -> tuple[int, int, int]:
+    return _holders(tensor)
+
+
+def _measured() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    tensor = _Probe()
+    tensor._node = _Probe()
+    tensor._node.data = _Probe()
+    passed = _passed_on(tensor)
+    slots = [tensor]
+    del tensor
+    return _passed_on(slots[0]), passed
+
+
+_IN_A_SLOT, _AT_HAND = _measured()  # a tensor that one list alone holds, or one name of the function that calls
+
+
+def _writable(tensor: Any) -> bool:
+    """Says whether a gradient's array may be written to as far as it knows itself."""
+    data = tensor._node.data
+    if data is None or data.size < _LEAST or tensor._view is not None or tensor._shares_numpy:
+        return False
+    return data.base is None and data.flags.writeable and data.dtype.char in "fd"
+
+
+def _added(fn: GradFn, adds: Callable[..., None], g: Any, known: Any) -> bool:
+    """Adds to the gradient of a function's input what is not zero of its own; False where that may not be done."""
+    if known is None or g is None or known is g or g._view is not None or anomaly.sites is not None:
+        return False
+    if not _writable(known) or known._node.spec.meta.dtype is not g._node.spec.meta.dtype:
+        return False
+    if known._node.spec.meta.shape != fn.plan.ins[0].meta.shape or _holders(known) != _IN_A_SLOT:
+        return False
+    data = known._node.data
+    adds(data, g._node.data, *[fn.ins[position] for position in range(1, len(fn.plan.ins))], **fn.plan.attrs)
+    return True
+
+
+def _spent(fn: GradFn, spends: Callable[..., Any], g: Any) -> bool:
+    """Makes a gradient that only the reverse pass holds the one of a function's input; False where that may not be done."""
+    if g is None or anomaly.sites is not None or not _writable(g) or _holders(g) != _IN_A_SLOT:
+        return False
+    meta = fn.plan.ins[0].meta
+    saved = [node.data for node in (*fn.ins.values(), *fn.outs.values())]
+    if g._node.spec.meta != meta or any(a is None or a.shape != meta.shape or a.dtype != meta.dtype.numpy for a in saved):
+        return False
+    spends(g._node.data, *saved)
+    return True
+
+
+def _sum(known: Any, g: Any) -> Any:
+    """Adds a gradient to another one: in the memory of one of them that only the reverse pass holds, if there is one."""
+    if known._node.spec is g._node.spec or known._node.spec.meta == g._node.spec.meta:
+        if _writable(known) and _holders(known) == _IN_A_SLOT and g._view is None:
+            np.add(known._node.data, g._node.data, out=known._node.data)
+            return known
+        if _writable(g) and _holders(g) == _AT_HAND and known._view is None:
+            np.add(known._node.data, g._node.data, out=g._node.data)
+            return g
+    return known + g
 
 
 def _known(roots: Sequence[tuple[Any, Any]], running: Session, make: Callable[..., Any], retain: bool

@@ -14,6 +14,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.functions.precision import in_float32
 from distgrad.op import is_tensor
+from distgrad.ops import composed
 from distgrad.ops import elementwise as ops
 from distgrad.ops.elementwise import (
     abs,
@@ -223,6 +224,9 @@ __all__ = [
 ]
 
 
+_WIDE = (dtypes.float32, dtypes.float64)
+
+
 def _is_one(alpha: Any) -> bool:
     return type(alpha) in (int, float) and alpha == 1
 
@@ -376,6 +380,8 @@ def isclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, eq
         raise RuntimeError(f"isclose: {input.dtype.name} did not match {other.dtype.name}; convert one with .to(dtype)")
     if rtol < 0 or atol < 0:
         raise RuntimeError(f"isclose: rtol and atol must be greater than or equal to zero, got {rtol} and {atol}")
+    if (rtol or atol) and input.dtype in _WIDE:
+        return composed.isclose(input, other, rtol=float(rtol), atol=float(atol), equal_nan=bool(equal_nan))
     close = ops.eq(input, other)
     if equal_nan and input.dtype.category >= 2:
         close = ops.logical_or(close, ops.logical_and(ops.isnan(input), ops.isnan(other)))
@@ -455,6 +461,9 @@ def lerp(input: Any, end: Any, weight: Any) -> Any:
 @in_float32()
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
     """Gives input + value * tensor1 * tensor2, broadcasting."""
+    kind = input.dtype
+    if kind in _WIDE and tensor1.dtype is kind and tensor2.dtype is kind and type(value) in (int, float):
+        return composed.addcmul(input, tensor1, tensor2, value)
     product = ops.mul(tensor1, tensor2)
     if not _is_one(value):
         integral = product.dtype.category < 2 and input.dtype.category < 2

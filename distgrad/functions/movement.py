@@ -485,9 +485,7 @@ def rot90(input: Any, k: int = 1, dims: Sequence[int] = (0, 1)) -> Any:
         return clone(input)
     if turns == 2:
         return ops.flip(input, axis=tuple(sorted((first, second))))
-    return transpose(ops.flip(input, axis=(second,)), first, second) if turns == 1 else ops.flip(
-        transpose(input, first, second), axis=(second,)
-    )
+    return ops.flip(transpose(input, first, second), axis=(first if turns == 1 else second,))  # the view first: one copy
 
 
 def roll(input: Any, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Any:

@@ -57,6 +57,7 @@ def _named_result(name: str, fields: tuple[str, ...], values: tuple[Any, ...]) -
 
 # Arguments --------------------------------------------------------------------------------------------------
 
+_LARGE = 4096  # elements from which reading twice costs less than a new array
 _SYNONYMS = {"axis": "dim", "keepdims": "keepdim"}
 
 
@@ -395,6 +396,12 @@ def vector_norm(input: Any, ord: float = 2, dim: Dims = None, keepdim: bool = Fa
                 f"linalg.vector_norm cannot compute the {ord} norm on an empty tensor because the operation does not "
                 "have an identity"
             )
+        local = x._now().spec
+        if ord > 0 and local.placement is None and local.meta.size >= _LARGE and not x.dtype.is_complex and not (
+            x._needs_grad and mode.enabled
+        ):  # two passes that read, instead of one that writes sizes and one that reads them
+            most, least = (f(x, axis=axis, keepdims=keep) for f in (ops.amax, ops.amin))
+            return elementwise.abs(elementwise.maximum(most, elementwise.neg(least)))
         return (ops.amax if ord > 0 else ops.amin)(elementwise.abs(x), axis=axis, keepdims=keep)
     if ord == 2:
         if x._now().spec.placement is None and not x.dtype.is_complex:

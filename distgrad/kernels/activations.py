@@ -158,12 +158,58 @@ def _log1p_double(u: Any) -> Any:
     return 2.0 * (p * (z * s) + s)
 
 
+# For x <= 0: exp(x) - 1 = 2 ** n * (exp(r) - 1) + (2 ** n - 1), by the same polynomials; below the bounds it is -1.
+
+
+@scalar
+def _expm1_single(x: Any) -> Any:
+    x = x if not x < _F(-18) else _F(-18)
+    n = np.rint(x * _F(1.4426950408889634))
+    r = x - n * _F(0.693359375) - n * _F(-2.12194440e-4)
+    p = _F(1.9875691500e-4) * r + _F(1.3981999507e-3)
+    p = p * r + _F(8.3334519073e-3)
+    p = p * r + _F(4.1665795894e-2)
+    p = p * r + _F(1.6666665459e-1)
+    p = p * r + _F(5.0000001201e-1)
+    two = _power_of_two(n)
+    return (p * (r * r) + r) * two + (two - _F(1))
+
+
+@scalar
+def _expm1_double(x: Any) -> Any:
+    x = x if not x < -38.0 else -38.0
+    n = np.rint(x * 1.4426950408889634)
+    r = x - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10
+    p = r * (1 / 6227020800.0) + 1 / 479001600.0
+    p = p * r + 1 / 39916800.0
+    p = p * r + 1 / 3628800.0
+    p = p * r + 1 / 362880.0
+    p = p * r + 1 / 40320.0
+    p = p * r + 1 / 5040.0
+    p = p * r + 1 / 720.0
+    p = p * r + 1 / 120.0
+    p = p * r + 1 / 24.0
+    p = p * r + 1 / 6.0
+    p = p * r + 0.5
+    two = _power_of_two(n)
+    return (p * (r * r) + r) * two + (two - 1.0)
+
+
 def _exp(x: Any) -> Any:
     raise NotImplementedError("only within compiled kernels")
 
 
 def _log1p(u: Any) -> Any:
     raise NotImplementedError("only within compiled kernels")
+
+
+def _expm1(x: Any) -> Any:
+    raise NotImplementedError("only within compiled kernels")
+
+
+@_numba.overload(_expm1, jit_options=_OPTIONS)
+def _expm1_of(x):  # type: ignore[no-untyped-def]  # must have the signature of what it gives
+    return (lambda x: _expm1_single(x)) if x == types.float32 else (lambda x: _expm1_double(x))
 
 
 @_numba.overload(_exp, jit_options=_OPTIONS)
@@ -253,6 +299,16 @@ def _softplus(x: Any, beta: Any, limit: Any, y: Any) -> None:
         v = x[i] * b
         soft = ((v if v > zero else zero) + _log1p(_exp(-abs(v)))) * share
         y[i] = x[i] if v > most else soft
+
+
+@kernel("1 float float float 1")
+def _elu(x: Any, alpha: Any, scale: Any, inner: Any, y: Any) -> None:
+    kind = x.dtype.type
+    zero, a, s, b = kind(0), kind(alpha), kind(scale), kind(inner)
+    for i in range(x.size):
+        v = x[i]
+        below = _expm1((zero if v > zero else v) * b) * a
+        y[i] = (v if v >= zero else below) * s
 
 
 # Logistic function ------------------------------------------------------------------------------------------
@@ -458,6 +514,13 @@ def softplus(x: np.ndarray, beta: float, limit: float) -> np.ndarray:
     """Gives log(1 + exp(beta x)) / beta; x itself where beta x is over the limit."""
     y = np.empty(x.shape, x.dtype)
     _softplus(x.reshape(-1), beta, limit, y.reshape(-1))
+    return y
+
+
+def elu(x: np.ndarray, alpha: float, scale: float, inner: float) -> np.ndarray:
+    """Gives scale * x where x > 0, else scale * alpha * (exp(inner * x) - 1), for a positive `inner`."""
+    y = np.empty(x.shape, x.dtype)
+    _elu(x.reshape(-1), alpha, scale, inner, y.reshape(-1))
     return y
 
 

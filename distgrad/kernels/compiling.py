@@ -1,7 +1,8 @@
 """How kernels are compiled, where the results are kept, and compiling them ahead of their first use.
 
 Invariant: no flag lets the compiler assume that values are finite: NaN and infinities come out as numpy gives them.
-`reassoc` reorders sums, which makes them vectors; a helper that needs its order of operations is a `scalar`.
+`reassoc` reorders sums, which makes them vectors; a helper that needs its order of operations is a `scalar`, a kernel
+that does is `exact`.
 
 Numba keeps compiled code beside the source file, or in the user's cache directory where that cannot be written, and
 compiles again when that file changes, not when one it imports does: so a kernel calls no helper of another module.
@@ -16,7 +17,8 @@ from typing import Any
 
 from numba import njit, types
 
-MODULES = ("activations", "bends", "channel_norms", "elementwise", "norms", "patches", "pooling", "rows", "sums", "tiles")
+MODULES = ("activations", "bends", "channel_norms", "elementwise", "norms", "patches", "pooling", "rows", "slopes", "sums",
+           "tiles")
 
 KINDS = (types.float32, types.float64)
 
@@ -25,18 +27,18 @@ _FIXED = {"int": types.int64, "float": types.float64, "bool": types.boolean, "i1
           "i2": types.int64[:, ::1], "i3": types.int64[:, :, ::1], "b1": types.boolean[::1], "d1": types.float64[::1]}
 
 
-def kernel(arguments: str, kinds: tuple[Any, ...] = KINDS) -> Callable[[Callable[..., Any]], Any]:
+def kernel(arguments: str, kinds: tuple[Any, ...] = KINDS, *, exact: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compiles a function of arrays, lazily, per dtype, cached on disk.
 
     `arguments` has a word for each parameter: "1", "2", ... for contiguous arrays with so many dims of the dtype the
     kernel is compiled for; "i1", "i2", "i3", "b1" for int64 and bool arrays, "d1" for double precision; "int", "float"
-    and "bool" for numbers.
-    `kinds` are the dtypes that `warm_up` compiles it for.
+    and "bool" for numbers. `kinds` are the dtypes that `warm_up` compiles it for. `exact`: no operation is reordered or
+    joined with another.
     """
 
     def compiled(function: Callable[..., Any]) -> Any:
         options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False,
-                        "fastmath": {"contract", "reassoc", "nsz"}}
+                        "fastmath": False if exact else {"contract", "reassoc", "nsz"}}
         try:
             dispatcher = njit(cache=True, **options)(function)
         except RuntimeError:  # no directory can be written to: every process compiles for itself

@@ -9,13 +9,6 @@ import numpy as np
 from distgrad.kernels.compiling import kernel
 
 
-@kernel("1 1 1")
-def _relu_backward(h: Any, out: Any, y: Any) -> None:
-    zero = h.dtype.type(0)
-    for i in range(h.size):
-        y[i] = h[i] if out[i] > zero else zero
-
-
 @kernel("1 b1 float 1")
 def _masked_scale(x: Any, mask: Any, scale: Any, y: Any) -> None:
     factor = x.dtype.type(scale)
@@ -59,6 +52,38 @@ def _spaced(start: Any, end: Any, step: Any, count: Any, first: Any, y: Any) -> 
         y[i] = low if at < count // 2 else high
 
 
+@kernel("1 1 1 float 1", exact=True)
+def _addcmul(a: Any, b: Any, c: Any, value: Any, y: Any) -> None:
+    factor = a.dtype.type(value)
+    for i in range(a.size):
+        y[i] = a[i] + b[i] * c[i] * factor
+
+
+@kernel("1 1 float float bool b1", exact=True)
+def _isclose(a: Any, b: Any, rtol: Any, atol: Any, equal_nan: Any, y: Any) -> None:
+    share, least, most = a.dtype.type(rtol), a.dtype.type(atol), a.dtype.type(np.inf)
+    for i in range(a.size):
+        d = abs(a[i] - b[i])
+        y[i] = (a[i] == b[i]) | ((d < most) & (d <= abs(b[i] * share) + least))
+    if equal_nan:
+        for i in range(a.size):
+            y[i] = y[i] | ((a[i] != a[i]) & (b[i] != b[i]))
+
+
+def addcmul(a: np.ndarray, b: np.ndarray, c: np.ndarray, value: float) -> np.ndarray:
+    """Gives a + b * c * value."""
+    y = np.empty(a.shape, a.dtype)
+    _addcmul(a.reshape(-1), b.reshape(-1), c.reshape(-1), value, y.reshape(-1))
+    return y
+
+
+def isclose(a: np.ndarray, b: np.ndarray, rtol: float, atol: float, equal_nan: bool) -> np.ndarray:
+    """Says where |a - b| <= atol + rtol * |b| and is finite, or a and b are equal."""
+    y = np.empty(a.shape, np.bool_)
+    _isclose(a.reshape(-1), b.reshape(-1), rtol, atol, equal_nan, y.reshape(-1))
+    return y
+
+
 def scaled_difference(a: np.ndarray, b: np.ndarray, s: np.ndarray) -> np.ndarray:
     """Gives a - b times the one element of s."""
     y = np.empty(a.shape, a.dtype)
@@ -84,13 +109,6 @@ def spaced(start: float, end: float, count: int, first: int, stop: int, kind: np
     """Gives elements [first, stop) of `count` evenly spaced numbers, counted from the nearer end."""
     y = np.empty(stop - first, kind)
     _spaced(start, end, (end - start) / (count - 1) if count > 1 else 0.0, count, first, y)
-    return y
-
-
-def relu_backward(h: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Gives h where `out` is positive, else 0."""
-    y = np.empty(h.shape, h.dtype)
-    _relu_backward(h.reshape(-1), out.reshape(-1), y.reshape(-1))
     return y
 
 

@@ -13,6 +13,7 @@ from distgrad.kernels.compiling import kernel
 
 _RUN = 1024  # elements added up before they join a total in double precision
 _ROWS = 64  # the same, of columns
+_COPIED = 1 << 16  # elements up to which copying costs less than a kernel of its own
 _COLUMNS = 512  # whose totals stay in the nearest cache
 
 
@@ -113,6 +114,8 @@ def without_nan(x: np.ndarray) -> np.ndarray:
 
 def sum_rows(x: np.ndarray) -> np.ndarray:
     """Adds up the rows of x (rows, n)."""
+    if x.size < _COPIED and not x.flags.writeable:  # what a broadcast repeats; to the compiler it is another type
+        x = x.copy()
     out = np.empty(len(x), x.dtype)
     _sum_rows(x, out)
     return out

@@ -36,6 +36,7 @@ from distgrad.ops.elementwise import (
     widened,
 )
 from distgrad.ops.reduction import sum as total
+from distgrad.ops.slopes import slope_fits
 
 _ROOT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
@@ -62,10 +63,10 @@ def _relu(x: Any) -> Any:
 
 
 def _relu_backward(h: Any, out: Any) -> Any:
-    if h.size >= compiled.LEAST and compiled.fits(h, out):
-        from distgrad.kernels import elementwise
+    if slope_fits(h, out):
+        from distgrad.kernels import slopes
 
-        return elementwise.relu_backward(h, out)
+        return slopes.relu(h, out)
     return keep_array(out > 0, h)
 
 
@@ -147,6 +148,10 @@ hardswish_backward: Op = elementwise("hardswish_backward", _hardswish_backward, 
 
 @widened
 def _elu(x: Any, alpha: Any, scale: Any, inner: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x) and np.ndim(alpha) == np.ndim(scale) == np.ndim(inner) == 0 and inner > 0:
+        from distgrad.kernels import activations
+
+        return activations.elu(x, float(alpha), float(scale), float(inner))
     below = _into(np.expm1, x * inner)
     below *= alpha
     y = select_array(x > 0, x, below)

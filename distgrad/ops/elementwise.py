@@ -17,14 +17,29 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.dtypes import dtype
 from distgrad.families import binary, elementwise, elementwise_rows, unary
+from distgrad.grad_mode import mode
 from distgrad.kernels import compiled
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Rule
+from distgrad.ops.selecting import keep_array as keep_array
+from distgrad.ops.selecting import select_array as select_array
+from distgrad.ops.slopes import (
+    clamp_slope,
+    cos_slope,
+    minus,
+    quotient_slope,
+    reciprocal_slope,
+    sin_slope,
+    slope_fits,
+    sqrt_slope,
+    square_slope,
+    tanh_slope,
+    twice_slope,
+)
 
-_WORDS: dict[int, type[np.signedinteger[Any]]] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 _KINDS = ("bool", "integer", "floating-point", "complex")
 _LARGE = 10_000
-_SMALL = 4096  # below this many elements np.where costs less than three bit operations
+_SMALL = 4096  # below this many elements comparing costs less than converting
 
 
 # What kernels share -----------------------------------------------------------------------------------------
@@ -67,25 +82,6 @@ def _scipy(name: str) -> Callable[..., Any]:
     return widened(kernel)
 
 
-def keep_array(mask: Any, x: Any) -> Any:
-    """Gives x where the mask holds, else 0, by bits: many times quicker than np.where on masks without a pattern."""
-    word = _WORDS.get(x.dtype.itemsize)
-    if word is None or x.size < _SMALL:
-        return np.where(mask, x, np.zeros((), x.dtype))
-    ones = np.negative(mask.view(np.int8)).astype(word, copy=False)
-    return np.bitwise_and(x.view(word), ones).view(x.dtype)
-
-
-def select_array(mask: Any, a: Any, b: Any) -> Any:
-    """Gives a where the mask holds, else b (one dtype, broadcasting)."""
-    word = _WORDS.get(a.dtype.itemsize)
-    if word is None or mask.size < _SMALL:
-        return np.where(mask, a, b)
-    ones = np.negative(mask.view(np.int8)).astype(word, copy=False)
-    bits = b.view(word)
-    return (((a.view(word) ^ bits) & ones) ^ bits).view(a.dtype)
-
-
 def _divisors(name: str, a: Any, b: Any) -> None:
     if b.dtype.kind in "iu" and a.size and not np.all(b):
         raise RuntimeError(f"ZeroDivisionError: {name} of integers by zero; the divisor must not contain 0")
@@ -96,11 +92,14 @@ def _divisors(name: str, a: Any, b: Any) -> None:
 # The zero slope of piecewise constant functions: they are differentiable, as in PyTorch.
 vanish: Op = unary("vanish", lambda x: np.zeros(x.shape, x.dtype), lambda g: vanish(g), result="promote", linear=True)
 neg: Op = unary("neg", np.negative, lambda g: neg(g), result="promote", linear=True)
+neg.spends = lambda g: np.negative(g, out=g)
 add = binary("add", np.add, (lambda g: g, lambda g: g), linear=("PP",))
-sub = binary("sub", np.subtract, (lambda g: g, lambda g: neg(g)), linear=("PP",))
+sub = binary("sub", np.subtract, linear=("PP",), vjps=(
+    lambda g: g, lambda g: neg(g) if mode.enabled or g._node.data is None else minus(g)))
 mul = binary("mul", np.multiply, (lambda g, b: g * b, lambda g, a: g * a), linear=("P.", ".P"))
-div = binary("div", np.true_divide, (lambda g, b: g / b, lambda g, y, b: neg(g * (y / b))), result="float",
-             linear=("P.",))
+mul.twice = twice_slope
+div = binary("div", np.true_divide, result="float", linear=("P.",), vjps=(
+    lambda g, b: g / b, lambda g, y, b: neg(g * (y / b)) if mode.enabled else quotient_slope(g, y, b)))
 
 
 def _refusing_bool(op: Op, text: str) -> None:
@@ -166,6 +165,14 @@ def _sign(x: Any) -> Any:
     return ((x > 0).view(np.int8) - (x < 0).view(np.int8)).astype(x.dtype)  # NaN gives 0, as in PyTorch
 
 
+def _abs_slope(h: Any, x: Any) -> Any:
+    if slope_fits(h, x):
+        from distgrad.kernels import slopes
+
+        return slopes.absolute(h, x)
+    return h * _sign(x)
+
+
 def _sgn_rule(g: Any, y: Any, x: Any) -> Any:
     if not x.dtype.is_complex:
         return vanish(g)
@@ -173,8 +180,9 @@ def _sgn_rule(g: Any, y: Any, x: Any) -> Any:
     return conj(keep(ne(abs(x), 0), turned / abs(x) - real(turned / x) * y))
 
 
-abs = unary("abs", np.absolute, lambda g, x: g * _conjugate(sgn(x)), result="promote", real_output=True,
-            check=takes("abs", 1, 2, 3))
+abs: Op = unary("abs", np.absolute, result="promote", real_output=True, check=takes("abs", 1, 2, 3), vjp=lambda g, x: (
+    g * _conjugate(sgn(x)) if mode.enabled or x.dtype.is_complex else abs_slope(g, x)))
+abs_slope: Op = elementwise("abs_slope", _abs_slope, "h x", linear=("P.",))
 sign = unary("sign", _sign, lambda g: vanish(g), result="promote", check=takes("sign", 0, 1, 2))
 sgn: Op = unary("sgn", _sign, _sgn_rule, result="promote")
 real = unary("real", np.real, lambda g: g, result="promote", real_output=True, linear=True)
@@ -245,10 +253,16 @@ def _falling_exponent_rule(g: Any, a: Any, b: Any, n: int) -> Any:
     return g * total
 
 
+def _power_rule(g: Any, a: Any, b: Any) -> Any:
+    if type(b) in (int, float) and b == 2 and not mode.enabled:
+        return square_slope(g, a)
+    return g * falling_power(a, b, n=1)
+
+
 # The slope of a ** b by a is falling_power with n=1; it is 0 wherever the factor is, whatever the power (0 ** -1) says,
 # and takes no logarithm. The slope by b is y * power_log, with 0 where a == 0 and b >= 0.
 pow = binary("pow", power_array, check=takes("pow", 1, 2, 3), vjps=(
-    lambda g, a, b: g * falling_power(a, b, n=1), lambda g, y, a, b: g * (y * power_log(a, b))))
+    _power_rule, lambda g, y, a, b: g * (y * power_log(a, b))))
 falling_power: Op = binary("falling_power", _falling_power,
                        (lambda g, a, b, n: g * falling_power(a, b, n=n + 1), _falling_exponent_rule), result="float")
 power_log: Op = binary("power_log", lambda a, b: keep_array((a != 0) | (b.real < 0), np.log(a)),
@@ -259,10 +273,12 @@ abs_power: Op = binary("abs_power", lambda a, b: power_array(np.abs(a), b), resu
 """|a| ** b of real numbers, for a number b of at least 2."""
 abs_power_slope: Op = binary("abs_power_slope", lambda a, b: np.copysign(power_array(np.abs(a), b - 1), a) * b,
                             result="float", vjps=(lambda g, a, b: g * (abs_power(a, b - 2.0) * (b * (b - 1.0))), None))
-reciprocal: Op = unary("reciprocal", np.reciprocal, lambda g, y: neg(g * (y * y)))
-sqrt = unary("sqrt", np.sqrt, lambda g, y: g / (y * 2.0))
+reciprocal: Op = unary("reciprocal", np.reciprocal, lambda g, y: (
+    neg(g * (y * y)) if mode.enabled else reciprocal_slope(g, y)))
+sqrt = unary("sqrt", np.sqrt, lambda g, y: g / (y * 2.0) if mode.enabled else sqrt_slope(g, y))
 rsqrt = unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda g, y: g * (y * y * y) * -0.5)
-square = unary("square", np.square, lambda g, x: g * (x * 2.0), result="promote", check=takes("square", 1, 2, 3))
+square = unary("square", np.square, lambda g, x: g * (x * 2.0) if mode.enabled else square_slope(g, x),
+               result="promote", check=takes("square", 1, 2, 3))
 
 
 def _square_distance(a: Any, b: Any) -> Any:
@@ -304,6 +320,7 @@ def _logit(x: Any) -> Any:
 
 
 exp = unary("exp", np.exp, lambda g, y: g * y)
+exp.spends = lambda g, y: np.multiply(g, y, out=g)
 exp2 = unary("exp2", np.exp2, lambda g, y: g * (y * math.log(2)))
 expm1 = unary("expm1", np.expm1, lambda g, y: g * (y + 1.0))
 log = unary("log", np.log, lambda g, x: g / x)
@@ -354,15 +371,15 @@ def _sinc(x: Any) -> Any:
     return out
 
 
-sin = unary("sin", np.sin, lambda g, x: g * cos(x))
-cos: Op = unary("cos", np.cos, lambda g, x: neg(g * sin(x)))
+sin = unary("sin", np.sin, lambda g, x: g * cos(x) if mode.enabled else sin_slope(g, x))
+cos: Op = unary("cos", np.cos, lambda g, x: neg(g * sin(x)) if mode.enabled else cos_slope(g, x))
 tan = unary("tan", np.tan, lambda g, y: g * (y * y + 1.0))
 asin = unary("asin", np.arcsin, lambda g, x: g * rsqrt(1.0 - x * x))
 acos = unary("acos", np.arccos, lambda g, x: neg(g * rsqrt(1.0 - x * x)))
 atan = unary("atan", np.arctan, lambda g, x: g / (x * x + 1.0))
 sinh = unary("sinh", np.sinh, lambda g, x: g * cosh(x))
 cosh: Op = unary("cosh", np.cosh, lambda g, x: g * sinh(x))
-tanh = unary("tanh", np.tanh, lambda g, y: g * (1.0 - y * y))
+tanh = unary("tanh", np.tanh, lambda g, y: g * (1.0 - y * y) if mode.enabled else tanh_slope(g, y))
 asinh = unary("asinh", np.arcsinh, lambda g, x: g * rsqrt(x * x + 1.0))
 acosh = unary("acosh", np.arccosh, lambda g, x: g * rsqrt(x * x - 1.0))
 atanh = unary("atanh", np.arctanh, lambda g, x: g / (1.0 - x * x))
@@ -530,7 +547,7 @@ fmin = binary("fmin", np.fmin, check=takes("fmin", 0, 1, 2), vjps=(
 
 within = elementwise("within", lambda x, low, high: (x >= low) & (x <= high), "x low high", result="bool")
 clamp = elementwise("clamp", _clamp, "x low high", check=takes("clamp", 1, 2), vjps=(
-    lambda g, x, low, high: keep(within(x, low, high), g),
+    lambda g, x, low, high: keep(within(x, low, high), g) if mode.enabled else clamp_slope(g, x, low, high),
     lambda g, x, low, high: keep(logical_and(lt(low, high), lt(x, low)), g),
     lambda g, x, low, high: keep(logical_or(gt(x, high), lt(high, low)), g)))
 clamp_min = elementwise("clamp_min", clamp_min_array, "x low", check=takes("clamp_min", 1, 2), vjps=(

@@ -185,6 +185,12 @@ def _square_total(x: np.ndarray, target: np.ndarray) -> np.ndarray:
         from distgrad.kernels import sums
 
         return sums.square_distance(x, target)
+    lead = next((d for d, step in enumerate(target.strides) if step), target.ndim)
+    if lead and x.size >= compiled.LEAST and x.dtype == target.dtype and compiled.fits(x):  # what a broadcast repeats
+        from distgrad.kernels import sums
+
+        row = np.array(target[(0,) * lead], order="C")  # its own, as a view of a broadcast may not be written to
+        return np.asarray(sums.squares(x.reshape(1, -1, row.size), row.reshape(1, -1)).sum(dtype=np.float64).astype(x.dtype))
     return np.asarray(np.square(x - target).sum())
 
 

@@ -196,19 +196,31 @@ def _slice_rows(ins: Metas, outs: Sequence[TensorMeta], attrs: Attrs) -> Rows:
     yield from parts_rows(ins)
 
 
+def _add_to_slice(out: np.ndarray, g: np.ndarray, start: int, *, axis: int, size: int, step: int) -> None:
+    out[_along(axis, builtins.slice(start, start + size * step, step))] += g
+
+
 slice: Op = Op(
     "slice", _slice, meta=_slice_meta, inputs="x start", rows=_slice_rows,
     vjps=(lambda g, start, x_shape, x_sharded, axis, step: embed(
         g, start, shape=x_shape, axis=axis, step=step, sharded=x_sharded), None),
     put=lambda base, new, start, *, axis, size, step: slice_scatter(base, new, start, axis=axis, step=step),
+    adds=_add_to_slice,
 )
 
 
 def _embed(
     g: np.ndarray, start: int, *, shape: tuple[int, ...], axis: int, step: int, first: int = 0, sharded: int | None = None
 ) -> np.ndarray:
-    out = np.zeros(shape, g.dtype)
     size = g.shape[axis]
+    whole = step == 1 and first == 0 <= start and start + size <= shape[axis]
+    if whole and 2 * size >= shape[axis] > 0:  # each element is written once
+        out = np.empty(shape, g.dtype)
+        out[_along(axis, builtins.slice(0, start))] = 0
+        out[_along(axis, builtins.slice(start, start + size))] = g
+        out[_along(axis, builtins.slice(start + size, None))] = 0
+        return out
+    out = np.zeros(shape, g.dtype)
     if size and first == 0 <= start and start + (size - 1) * step < shape[axis]:  # all rows are here, as they nearly always are
         out[_along(axis, builtins.slice(start, start + size * step, step))] = g
         return out

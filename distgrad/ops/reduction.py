@@ -452,7 +452,7 @@ def _norm_vjp(g: Any, y: Any, x: Any, x_shape: tuple[int, ...], axis: Axes, keep
     slope = root_slope(g, y, degree=2.0)
     if axis != tuple(range(len(axis))):  # broadcasting adds leading dims by itself
         slope = restore(slope, x_shape, axis, keepdims)
-    return slope * (x * 2.0)
+    return (slope * 2.0) * x
 
 
 norm_here = reduction("norm", _norm, _norm_vjp)
