@@ -330,6 +330,7 @@ class Tensor(_Base):
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         value = self._value()
         if self._view is None and graph.session() is None:
+            value = views.whole(self, value)
             self._shares_numpy = self._shares_numpy or views.alone(self, value)
         return value
 

@@ -239,6 +239,14 @@ def _store(root: Any, node: Node) -> bool:
     return False
 
 
+def whole(tensor: Any, array: np.ndarray) -> np.ndarray:
+    """Gives a tensor's array for its user to write to: one that repeats a number, as gradients may, is made whole first."""
+    if array.flags.writeable or 0 not in array.strides or array.size < 2:
+        return array
+    tensor._node.data = array = array.copy()
+    return array
+
+
 def alone(tensor: Any, array: np.ndarray) -> bool:
     """Says whether a tensor that is no view is the only one that knows of its array, which may then be written to.
 

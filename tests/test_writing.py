@@ -158,3 +158,12 @@ def test_numbers_written_to_rows_of_an_index() -> None:
     with pytest.raises(IndexError, match=f"index {SIZE} is out of bounds for dimension 0 with size {SIZE}"):
         x[dg.tensor([0, SIZE])] = 9
     np.testing.assert_array_equal(x.numpy(), before.numpy())
+
+
+def test_a_gradient_that_repeats_one_number_is_an_array_like_any_other() -> None:
+    for loss in (lambda t: t.sum(), lambda t: (1.0 - t).sum(), lambda t: t.mean()):
+        x = dg.zeros(5000, requires_grad=True)
+        loss(x).backward()
+        array = x.grad.numpy()
+        array[7] += 1.0
+        assert x.grad[7].item() == array[7] != x.grad[8].item()
