@@ -84,17 +84,41 @@ def _from_ordered(typing: Any, key: Any) -> Any:
 
 
 @scalar
+def _reduced_single(x: Any) -> Any:
+    """Gives n, r and the factor q in exp(r) = 1 + r + q r ** 2."""
+    n = np.rint(x * _F(1.4426950408889634))
+    r = x - n * _F(0.693359375) - n * _F(-2.12194440e-4)
+    q = _F(1.9875691500e-4) * r + _F(1.3981999507e-3)
+    q = q * r + _F(8.3334519073e-3)
+    q = q * r + _F(4.1665795894e-2)
+    q = q * r + _F(1.6666665459e-1)
+    return n, r, q * r + _F(5.0000001201e-1)
+
+
+@scalar
+def _reduced_double(x: Any) -> Any:
+    """Gives the same."""
+    n = np.rint(x * 1.4426950408889634)
+    r = x - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10
+    q = r * (1 / 6227020800.0) + 1 / 479001600.0
+    q = q * r + 1 / 39916800.0
+    q = q * r + 1 / 3628800.0
+    q = q * r + 1 / 362880.0
+    q = q * r + 1 / 40320.0
+    q = q * r + 1 / 5040.0
+    q = q * r + 1 / 720.0
+    q = q * r + 1 / 120.0
+    q = q * r + 1 / 24.0
+    q = q * r + 1 / 6.0
+    return n, r, q * r + 0.5
+
+
+@scalar
 def _exp_single(x: Any) -> Any:
     x = x if not x < _F(-104) else _F(-104)
     x = x if not x > _F(89) else _F(89)
-    n = np.rint(x * _F(1.4426950408889634))
-    r = x - n * _F(0.693359375) - n * _F(-2.12194440e-4)
-    p = _F(1.9875691500e-4) * r + _F(1.3981999507e-3)
-    p = p * r + _F(8.3334519073e-3)
-    p = p * r + _F(4.1665795894e-2)
-    p = p * r + _F(1.6666665459e-1)
-    p = p * r + _F(5.0000001201e-1)
-    p = p * (r * r) + r + _F(1)
+    n, r, q = _reduced_single(x)
+    p = q * (r * r) + r + _F(1)
     half = np.floor(n * _F(0.5))
     return p * _power_of_two(half) * _power_of_two(n - half)
 
@@ -103,20 +127,8 @@ def _exp_single(x: Any) -> Any:
 def _exp_double(x: Any) -> Any:
     x = x if not x < -746.0 else -746.0
     x = x if not x > 710.0 else 710.0
-    n = np.rint(x * 1.4426950408889634)
-    r = x - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10
-    p = r * (1 / 6227020800.0) + 1 / 479001600.0
-    p = p * r + 1 / 39916800.0
-    p = p * r + 1 / 3628800.0
-    p = p * r + 1 / 362880.0
-    p = p * r + 1 / 40320.0
-    p = p * r + 1 / 5040.0
-    p = p * r + 1 / 720.0
-    p = p * r + 1 / 120.0
-    p = p * r + 1 / 24.0
-    p = p * r + 1 / 6.0
-    p = p * r + 0.5
-    p = p * (r * r) + r + 1.0
+    n, r, q = _reduced_double(x)
+    p = q * (r * r) + r + 1.0
     half = np.floor(n * 0.5)
     return p * _power_of_two(half) * _power_of_two(n - half)
 
@@ -163,36 +175,16 @@ def _log1p_double(u: Any) -> Any:
 
 @scalar
 def _expm1_single(x: Any) -> Any:
-    x = x if not x < _F(-18) else _F(-18)
-    n = np.rint(x * _F(1.4426950408889634))
-    r = x - n * _F(0.693359375) - n * _F(-2.12194440e-4)
-    p = _F(1.9875691500e-4) * r + _F(1.3981999507e-3)
-    p = p * r + _F(8.3334519073e-3)
-    p = p * r + _F(4.1665795894e-2)
-    p = p * r + _F(1.6666665459e-1)
-    p = p * r + _F(5.0000001201e-1)
+    n, r, q = _reduced_single(x if not x < _F(-18) else _F(-18))
     two = _power_of_two(n)
-    return (p * (r * r) + r) * two + (two - _F(1))
+    return (q * (r * r) + r) * two + (two - _F(1))
 
 
 @scalar
 def _expm1_double(x: Any) -> Any:
-    x = x if not x < -38.0 else -38.0
-    n = np.rint(x * 1.4426950408889634)
-    r = x - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10
-    p = r * (1 / 6227020800.0) + 1 / 479001600.0
-    p = p * r + 1 / 39916800.0
-    p = p * r + 1 / 3628800.0
-    p = p * r + 1 / 362880.0
-    p = p * r + 1 / 40320.0
-    p = p * r + 1 / 5040.0
-    p = p * r + 1 / 720.0
-    p = p * r + 1 / 120.0
-    p = p * r + 1 / 24.0
-    p = p * r + 1 / 6.0
-    p = p * r + 0.5
+    n, r, q = _reduced_double(x if not x < -38.0 else -38.0)
     two = _power_of_two(n)
-    return (p * (r * r) + r) * two + (two - 1.0)
+    return (q * (r * r) + r) * two + (two - 1.0)
 
 
 def _exp(x: Any) -> Any:
