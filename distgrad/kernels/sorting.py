@@ -18,6 +18,16 @@ _FEWEST = 8  # of long ones, which the cache does not hold
 _TOGETHER = 1 << 17  # elements of those
 
 
+@scalar
+def _to_starts(row: Any) -> None:
+    """Turns how often each digit comes into where its first one goes."""
+    total = 0
+    for d in range(_DIGIT):
+        count = row[d]
+        row[d] = total
+        total += count
+
+
 def _line_of_four_bytes() -> Any:
     """Makes the sort of a line whose keys have four bytes: a key and its position are one number, moved at once."""
     low, none, one, everything = np.uint64(_DIGIT - 1), np.uint32(0), np.uint32(1), np.uint32(2**32 - 1)
@@ -49,11 +59,7 @@ def _line_of_four_bytes() -> Any:
             row, shift = counts[p], np.uint64(32 + 8 * p)
             if row[(first[0] >> shift) & low] == n:
                 continue  # all have the same digit here
-            total = 0
-            for d in range(_DIGIT):
-                count = row[d]
-                row[d] = total
-                total += count
+            _to_starts(row)
             if p < last:
                 for j in range(n):
                     both = first[j]
@@ -120,11 +126,7 @@ def _line_of_eight_bytes() -> Any:
             row, shift = counts[p], kind(8 * p)
             if row[(keys[0] >> shift) & low] == n:
                 continue
-            total = 0
-            for d in range(_DIGIT):
-                count = row[d]
-                row[d] = total
-                total += count
+            _to_starts(row)
             if p < last:
                 for j in range(n):
                     key = keys[j]
