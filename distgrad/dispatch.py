@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import dtypes, graph
+from distgrad import dtypes, graph, temporaries
 from distgrad.autodiff import GradFn, anomaly
 from distgrad.engine.values import convert
 from distgrad.grad_mode import mode
@@ -133,6 +133,8 @@ def install(tensor_type: type) -> None:
             tensor._node = nodes[0]
             if fn is not None and plan.outs[0].meta.dtype.category >= 2:
                 tensor._fn, tensor._index, tensor._needs_grad = fn, 0, True
+            elif plan.large:
+                temporaries.note(tensor)
             if op.put is not None and mode.track_views:
                 source = args[0]
                 if fn is None and source._fn is not None:

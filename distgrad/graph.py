@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distgrad import temporaries
 from distgrad.errors import SessionError
 from distgrad.op import Op
 from distgrad.placement import Placement, Spec
@@ -28,7 +29,7 @@ class Plan:
     Plans are made once per (op, specs, attributes) and reused; `uid` stands for all of that in structural keys.
     """
 
-    __slots__ = ("attrs", "casts", "ins", "local", "needs_move", "op", "outs", "single", "targets", "through", "uid")
+    __slots__ = ("attrs", "casts", "ins", "large", "local", "needs_move", "op", "outs", "single", "targets", "through", "uid")
 
     def __init__(self, op: Op, ins: tuple[Any, ...], outs: tuple[Spec, ...], attrs: dict[str, Any],
                  casts: tuple[Any, ...] | None, targets: tuple[Placement | None, ...] | None = None,
@@ -40,6 +41,7 @@ class Plan:
             not isinstance(i, type) and i.placement is not t for i, t in zip(ins, targets)
         )
         self.single = len(outs) == 1
+        self.large = self.local and self.single and op.put is None and outs[0].meta.nbytes >= temporaries.LEAST_BYTES
         self.uid = next(_plan_ids)
 
 

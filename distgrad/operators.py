@@ -14,6 +14,7 @@ from distgrad import writing
 from distgrad.dispatch import NUMBERS
 from distgrad.functions import contraction, data, elementwise, movement, subscript
 from distgrad.ops import elementwise as ops
+from distgrad.temporaries import made, spare_operand
 from distgrad.tensor import Tensor
 
 # mypy: disable-error-code="attr-defined,index,method-assign,misc,operator"
@@ -33,6 +34,12 @@ def _operand(value: Any) -> Any:
     return NotImplemented
 
 
+def _arithmetic(function: Method) -> np.ufunc | None:
+    """Gives the kernel of an op that can be computed over the memory of an operand of the result's shape and dtype."""
+    kernel = getattr(function, "kernel", None)
+    return kernel if kernel in (np.add, np.subtract, np.multiply, np.true_divide) else None
+
+
 def operator(function: Method) -> Method:
     """Gives `self <operator> other`; NotImplemented for what is neither tensor, array nor number."""
 
@@ -41,8 +48,13 @@ def operator(function: Method) -> Method:
             other = _operand(other)
             if other is NotImplemented:
                 return NotImplemented
+        if made and kernel is not None:
+            spare = spare_operand(self, other)
+            if spare is not None and writing.compute_over(spare, kernel, self, other):
+                return spare
         return function(self, other)
 
+    kernel = _arithmetic(function)
     return method
 
 
@@ -53,8 +65,15 @@ def reflected(function: Method) -> Method:
         if not isinstance(self, Tensor):  # called as a function of the class
             raise TypeError(f"this operator requires a Tensor, not {type(self).__name__}")
         other = _operand(other)
-        return NotImplemented if other is NotImplemented else function(other, self)
+        if other is NotImplemented:
+            return NotImplemented
+        if made and kernel is not None:
+            spare = spare_operand(other, self)
+            if spare is not None and writing.compute_over(spare, kernel, other, self):
+                return spare
+        return function(other, self)
 
+    kernel = _arithmetic(function)
     return method
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad import temporaries
 from distgrad.grad_mode import mode
 from distgrad.graph import Node, recorder
 from distgrad.op import is_tensor
@@ -79,6 +80,24 @@ def compute(tensor: Any, function: Any, *others: Any) -> bool:
     finally:
         leave(before)
     return _written(tensor, data)
+
+
+def compute_over(tensor: Any, function: np.ufunc, *values: Any) -> bool:
+    """Computes a ufunc of a temporary and others as they stand and makes the temporary its result; False where it may not."""
+    data = _memory(tensor)
+    if data is None:
+        return False
+    operands: list[Any] = [data if value is tensor else _operand(data, value) for value in values]
+    if any(operand is None for operand in operands):
+        return False
+    before = enter()
+    try:
+        function(*operands, out=data)
+    finally:
+        leave(before)
+    tensor._node = Node(tensor._node.spec, data)
+    temporaries.note(tensor)
+    return True
 
 
 def _put_rows(tensor: Any, data: np.ndarray, index: np.ndarray, value: Any) -> bool:

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "distgrad"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    "quiet changes",
+    "quiet changes temporaries",
     "errors dtypes device grad_mode grad_names handles kernels printing serialization_format warn jit amp "
     "backends datasets size accelerator distributed hub mps multiprocessing version xpu",
     "mersenne",
