@@ -6,8 +6,8 @@
 The public names stand in distgrad/namespace.py, which is loaded when the first of them is used, so that importing
 distgrad takes about as long as importing numpy. Modules import only downwards:
 
-    changes, temporaries < errors, dtypes, device, grad_mode, grad_names, handles, printing, serialization_format, datasets, size
-    < mersenne < meta, settings, draws < placement < op < families, graph < ops
+    changes, temporaries < errors, dtypes, device, grad_mode, grad_names, handles, printing, serialization_format, datasets,
+    size < mersenne < meta, settings, draws < placement < op < families, graph < ops
     < autodiff, leaves, propagate, program, views < lower, engine, tapes < reverse, dispatch < tensor, random
     < distgrad (this module) < functions < operators, inplace, methods < runtime < serialization < namespace
     < autograd, testing, data, fft, linalg, masked, signal, special < utils, distributions, func < nn < optim
