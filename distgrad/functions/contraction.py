@@ -87,6 +87,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     a, b = tuple(input.shape), tuple(other.shape)
     if a[-1] != (b[-2] if columns > 1 else b[0]):
         raise RuntimeError(f"matmul: inner dimensions differ, {a} @ {b}: {a[-1]} != {b[-2] if columns > 1 else b[0]}")
+    if rows + columns == 3 and input.dtype is other.dtype and input.dtype.category:  # in one op
+        return ops.einsum_pair(input, other, equation="ab,b->a" if columns == 1 else "a,ab->b")
     if columns == 1:
         if rows == 1:
             return dot(input, other)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import prod
 from string import ascii_letters
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -330,17 +330,41 @@ def _pair(a: np.ndarray, b: np.ndarray, *, equation: str) -> np.ndarray:
     if _half(a.dtype):
         return _pair(a.astype(np.float32), b.astype(np.float32), equation=equation).astype(a.dtype)
     plan = _pair_plan(equation, a.shape, b.shape)
+    if plan is None and _outer(equation):
+        return np.multiply.outer(a, b)
     if plan is None or a.dtype.kind == "b":  # numpy's matmul of bool is a logical or of products, as einsum's is
         return np.einsum(equation, a, b)
-    first, second, shape, other_shape, product_shape, order = plan
-    product = np.matmul(a.transpose(first).reshape(shape), b.transpose(second).reshape(other_shape))
-    return product.reshape(product_shape).transpose(order)
+    product = np.matmul(_brought(a, plan.a), _brought(b, plan.b))
+    return product if plan.shape is None else product.reshape(plan.shape).transpose(plan.order)
 
 
 @lru_cache(maxsize=4096)
-def _pair_plan(equation: str, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], ...] | None:
-    """Gives how a matrix product does it: the factors' dims in order, their shapes as matrices, the product's shape and
-    the order of its dims. None where numpy's einsum is better: nothing is summed, or matrices are tiny."""
+def _outer(equation: str) -> bool:
+    """Says whether every element of one factor meets every one of the other, in their order."""
+    (left, right), output = _split(equation)
+    return output == left + right and len(set(output)) == len(output)
+
+
+class _PairPlan(NamedTuple):
+    """How a matrix product does a contraction: each factor's dims in order and its shape, None where it is so already,
+    and the shape of the product's dims, in which it is not yet the output's order."""
+
+    a: tuple[tuple[int, ...], tuple[int, ...]] | None
+    b: tuple[tuple[int, ...], tuple[int, ...]] | None
+    shape: tuple[int, ...] | None
+    order: tuple[int, ...]
+
+
+def _brought(x: np.ndarray, plan: tuple[tuple[int, ...], tuple[int, ...]] | None) -> np.ndarray:
+    return x if plan is None else x.transpose(plan[0]).reshape(plan[1])
+
+
+@lru_cache(maxsize=4096)
+def _pair_plan(equation: str, a: tuple[int, ...], b: tuple[int, ...]) -> _PairPlan | None:
+    """Gives how a matrix product does it; None where numpy's einsum is better: nothing is summed, or matrices are tiny.
+
+    A factor whose own dims are all summed, or batch, is a vector to the product, which then has no dim for it.
+    """
     (left, right), output = _split(equation)
     shared = [letter for letter in left if letter in right]
     batch = [letter for letter in shared if letter in output]
@@ -353,12 +377,20 @@ def _pair_plan(equation: str, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[t
         return None
     outer = [sizes[letter] for letter in batch]
     found = [*batch, *rows, *columns]
-    return (
+    no_rows, no_columns = not rows and not batch, not columns and not batch
+    shapes = ((*outer, k) if no_rows else (*outer, m, k)), ((*outer, k) if no_columns else (*outer, k, n))
+    orders = (
         tuple(left.index(letter) for letter in (*batch, *rows, *summed)),
         tuple(right.index(letter) for letter in (*batch, *summed, *columns)),
-        (*outer, m, k), (*outer, k, n), tuple(sizes[letter] for letter in found),
-        tuple(found.index(letter) for letter in output),
     )
+    made = (*outer, *(() if no_rows else (m,)), *(() if no_columns else (n,)))
+    shape = tuple(sizes[letter] for letter in found)
+    order = tuple(found.index(letter) for letter in output)
+    factors = (
+        None if order_of == tuple(range(len(given))) and shape_of == given else (order_of, shape_of)
+        for order_of, shape_of, given in zip(orders, shapes, (a, b))
+    )
+    return _PairPlan(*factors, None if made == shape and order == tuple(range(len(shape))) else shape, order)
 
 
 def _pair_meta(a: TensorMeta, b: TensorMeta, *, equation: str) -> MetaResult:
