@@ -182,6 +182,39 @@ def test_activations_of_straight_pieces(kind: Any) -> None:
             np.testing.assert_array_equal(ours, theirs, err_msg=f"{name} {slope}")
     agree("hardswish", x, parts=2)
     agree("hardswish_backward", h, x, parts=2)
+    agree("hardsigmoid", x, parts=2)
+    exact: list[tuple[str, tuple[np.ndarray, ...], tuple[float, ...]]] = [
+        ("hardtanh", (x,), (-1.0, 2.5)), ("hardtanh_backward", (h, x), (-1.0, 2.5)), ("softshrink", (x,), (0.5,)),
+        ("hardshrink", (x,), (0.5,)), ("shrink_backward", (h, x), ()), ("threshold", (x,), (0.5, -7.0)),
+        ("threshold_backward", (h, x), (0.5,)), ("sigmoid_slope", (h, x), ()),
+        ("hardsigmoid_backward", (h, x), ()),
+    ]
+    for name, operands, numbers in exact:
+        given = (*operands, *(np.asarray(n, kind) for n in numbers))
+        np.testing.assert_array_equal(*kernel(name, *given, on=True), *kernel(name, *given, on=False), err_msg=name)
+        if operands[0] is h:  # one number, which a broadcast repeats
+            given = (np.broadcast_to(h[:1], h.shape), *given[1:])
+            np.testing.assert_array_equal(*kernel(name, *given, on=True), *kernel(name, *given, on=False), err_msg=name)
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["hardtanh", "relu6", "hardsigmoid", "hardshrink", "softshrink", "threshold", "softplus",
+                                  "sigmoid"])
+def test_bends_and_their_gradients_are_torchs(name: str, kind: Any) -> None:
+    edges = [-6, -3, -1, -0.5, -0.0, 0, 0.5, 1, 3, 6, np.nan, np.inf, -np.inf]
+    x = np.concatenate([np.linspace(-40, 40, SIZE), edges]).astype(kind)
+    h = normal(kind, x.size)
+    numbers = (0.5, -7.0) if name == "threshold" else ()
+    found = []
+    for T, on in ((torch, True), (dg, True), (dg, False)):
+        dg.set_fused_kernels(on)
+        leaf = T.from_numpy(x.copy()).requires_grad_()
+        y = getattr(T.nn.functional, name)(leaf, *numbers)
+        (g,) = T.autograd.grad(y, leaf, T.from_numpy(h))
+        found.append((y.detach().numpy(), g.numpy()))
+    for ours in found[1:]:
+        for mine, theirs in zip(ours, found[0]):
+            np.testing.assert_allclose(mine, theirs, rtol=2e-6 if kind is np.float32 else 1e-14, atol=1e-7)
 
 
 @KINDS

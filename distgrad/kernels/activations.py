@@ -293,6 +293,14 @@ def _softplus(x: Any, beta: Any, limit: Any, y: Any) -> None:
         y[i] = x[i] if v > most else soft
 
 
+@kernel("1 1 float float 1")
+def _softplus_backward(h: Any, x: Any, beta: Any, limit: Any, y: Any) -> None:
+    one, b, most = x.dtype.type(1), x.dtype.type(beta), x.dtype.type(limit)
+    for i in range(x.size):
+        v = x[i] * b
+        y[i] = h[i] if v > most else h[i] * (one / (one + _exp(-v)))
+
+
 @kernel("1 float float float 1")
 def _elu(x: Any, alpha: Any, scale: Any, inner: Any, y: Any) -> None:
     kind = x.dtype.type
@@ -506,6 +514,13 @@ def softplus(x: np.ndarray, beta: float, limit: float) -> np.ndarray:
     """Gives log(1 + exp(beta x)) / beta; x itself where beta x is over the limit."""
     y = np.empty(x.shape, x.dtype)
     _softplus(x.reshape(-1), beta, limit, y.reshape(-1))
+    return y
+
+
+def softplus_backward(h: np.ndarray, x: np.ndarray, beta: float, limit: float) -> np.ndarray:
+    """Gives h times the slope of `softplus` at x, sigmoid(beta x); h where beta x is over the limit."""
+    y = np.empty(x.shape, x.dtype)
+    _softplus_backward(h.reshape(-1), x.reshape(-1), beta, limit, y.reshape(-1))
     return y
 
 

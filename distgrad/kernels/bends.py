@@ -47,6 +47,41 @@ def _hardswish_backward(h: Any, x: Any, y: Any) -> None:
         y[i] = h[i] * (slope if v > -three else zero)
 
 
+@kernel("1 1")
+def _hardsigmoid(x: Any, y: Any) -> None:
+    kind = x.dtype.type
+    zero, three, six = kind(0), kind(3), kind(6)
+    for i in range(len(x)):
+        t = x[i] + three
+        t = zero if t < zero else t
+        t = six if t > six else t
+        y[i] = t / six
+
+
+@kernel("1 float 1", exact=True)
+def _softshrink(x: Any, limit: Any, y: Any) -> None:
+    most = x.dtype.type(limit)
+    for i in range(len(x)):
+        t = x[i]
+        t = -most if t < -most else t
+        t = most if t > most else t
+        y[i] = x[i] - t
+
+
+@kernel("1 float 1", exact=True)
+def _hardshrink(x: Any, limit: Any, y: Any) -> None:
+    most, zero = x.dtype.type(limit), x.dtype.type(0)
+    for i in range(len(x)):
+        y[i] = zero if (x[i] >= -most) & (x[i] <= most) else x[i]
+
+
+@kernel("1 float float 1", exact=True)
+def _threshold(x: Any, limit: Any, value: Any, y: Any) -> None:
+    least, other = x.dtype.type(limit), x.dtype.type(value)
+    for i in range(len(x)):
+        y[i] = other if x[i] <= least else x[i]
+
+
 def leaky_relu(x: np.ndarray, slope: float) -> np.ndarray:
     """Gives x where positive, else x * slope."""
     y = np.empty(x.shape, x.dtype)
@@ -72,4 +107,32 @@ def hardswish_backward(h: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Gives h times the slope of `hardswish` at x: 0 up to -3, 1 from 3 on, x / 3 + 1/2 between."""
     y = np.empty(x.shape, x.dtype)
     _hardswish_backward(h.reshape(-1), x.reshape(-1), y.reshape(-1))
+    return y
+
+
+def hardsigmoid(x: np.ndarray) -> np.ndarray:
+    """Gives min(max(x + 3, 0), 6) / 6."""
+    y = np.empty(x.shape, x.dtype)
+    _hardsigmoid(x.reshape(-1), y.reshape(-1))
+    return y
+
+
+def softshrink(x: np.ndarray, limit: float) -> np.ndarray:
+    """Gives what x is beyond -limit and limit, 0 between."""
+    y = np.empty(x.shape, x.dtype)
+    _softshrink(x.reshape(-1), limit, y.reshape(-1))
+    return y
+
+
+def hardshrink(x: np.ndarray, limit: float) -> np.ndarray:
+    """Gives x, but 0 from -limit to limit."""
+    y = np.empty(x.shape, x.dtype)
+    _hardshrink(x.reshape(-1), limit, y.reshape(-1))
+    return y
+
+
+def threshold(x: np.ndarray, limit: float, value: float) -> np.ndarray:
+    """Gives x, but `value` where x is at most `limit`."""
+    y = np.empty(x.shape, x.dtype)
+    _threshold(x.reshape(-1), limit, value, y.reshape(-1))
     return y

@@ -118,6 +118,65 @@ def _clamp(h: Any, x: Any, low: Any, high: Any, y: Any) -> None:
             y[i] = g if (x[i] >= least) & (x[i] <= most) else zero
 
 
+@kernel("1 1 1", exact=True)
+def _sigmoid(h: Any, out: Any, y: Any) -> None:
+    if h.size == y.size:
+        for i in range(y.size):
+            y[i] = h[i] * (out[i] - out[i] * out[i])
+    else:
+        g = h[0]
+        for i in range(y.size):
+            y[i] = g * (out[i] - out[i] * out[i])
+
+
+@kernel("1 1 float float 1", exact=True)
+def _inside(h: Any, out: Any, low: Any, high: Any, y: Any) -> None:
+    least, most, zero = out.dtype.type(low), out.dtype.type(high), out.dtype.type(0)
+    if h.size == y.size:
+        for i in range(y.size):
+            y[i] = zero if (out[i] <= least) | (out[i] >= most) else h[i]
+    else:
+        g = h[0]
+        for i in range(y.size):
+            y[i] = zero if (out[i] <= least) | (out[i] >= most) else g
+
+
+@kernel("1 1 1", exact=True)
+def _hardsigmoid(h: Any, out: Any, y: Any) -> None:
+    zero, one, share = out.dtype.type(0), out.dtype.type(1), out.dtype.type(1 / 6)
+    if h.size == y.size:
+        for i in range(y.size):
+            y[i] = h[i] * share if (out[i] > zero) & (out[i] < one) else zero
+    else:
+        g = h[0]
+        for i in range(y.size):
+            y[i] = g * share if (out[i] > zero) & (out[i] < one) else zero
+
+
+@kernel("1 1 float 1", exact=True)
+def _above(h: Any, out: Any, limit: Any, y: Any) -> None:
+    least, zero = out.dtype.type(limit), out.dtype.type(0)
+    if h.size == y.size:
+        for i in range(y.size):
+            y[i] = zero if out[i] <= least else h[i]
+    else:
+        g = h[0]
+        for i in range(y.size):
+            y[i] = zero if out[i] <= least else g
+
+
+@kernel("1 1 1", exact=True)
+def _not_zero(h: Any, out: Any, y: Any) -> None:
+    zero = out.dtype.type(0)
+    if h.size == y.size:
+        for i in range(y.size):
+            y[i] = zero if out[i] == zero else h[i]
+    else:
+        g = h[0]
+        for i in range(y.size):
+            y[i] = zero if out[i] == zero else g
+
+
 def _flat(h: np.ndarray) -> np.ndarray:
     # The one number is copied: a broadcast may not be written to, which is another type for the compiler.
     return h.reshape(-1) if h.flags.c_contiguous else h[(slice(0, 1),) * h.ndim].flatten()
@@ -174,3 +233,32 @@ def clamp(h: np.ndarray, x: np.ndarray, low: float, high: float) -> np.ndarray:
     y = np.empty(h.shape, h.dtype)
     _clamp(_flat(h), x.reshape(-1), low, high, y.reshape(-1))
     return y
+
+
+def sigmoid(h: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Gives h * (out - out ** 2), out the sigmoid."""
+    return _each(_sigmoid, h, out)
+
+
+def inside(h: np.ndarray, out: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Gives h, but 0 where `out` is not between two numbers, or is one of them."""
+    y = np.empty(h.shape, h.dtype)
+    _inside(_flat(h), out.reshape(-1), low, high, y.reshape(-1))
+    return y
+
+
+def hardsigmoid(h: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Gives h / 6 where `out` is between 0 and 1, else 0."""
+    return _each(_hardsigmoid, h, out)
+
+
+def above(h: np.ndarray, x: np.ndarray, limit: float) -> np.ndarray:
+    """Gives h, but 0 where x is at most `limit`."""
+    y = np.empty(h.shape, h.dtype)
+    _above(_flat(h), x.reshape(-1), limit, y.reshape(-1))
+    return y
+
+
+def not_zero(h: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Gives h, but 0 where `out` is 0."""
+    return _each(_not_zero, h, out)

@@ -22,12 +22,10 @@ from distgrad.ops.elementwise import (
     clamp_min_array,
     exp,
     expm1,
-    gt,
     keep,
     keep_array,
     le,
     lt,
-    ne,
     neg,
     select_array,
     sigmoid,
@@ -96,22 +94,93 @@ leaky_relu = elementwise("leaky_relu", _leaky_relu, "x slope", check=takes("leak
 leaky_relu_backward: Op = elementwise(
     "leaky_relu_backward", _leaky_relu_backward, "h x slope", linear=("P..",),
     vjps=(lambda g, x, slope: leaky_relu_backward(g, x, slope), None, lambda g, h, x: keep(le(x, 0), g * h)))
+
+
+def _hardtanh(x: Any, low: Any, high: Any) -> Any:
+    return np.clip(x, low, high) if x.dtype.kind in "fiu" else np.minimum(np.maximum(x, low), high)
+
+
+def _hardtanh_backward(h: Any, out: Any, low: Any, high: Any) -> Any:
+    if low.ndim == 0 and high.ndim == 0 and slope_fits(h, out):
+        from distgrad.kernels import slopes
+
+        return slopes.inside(h, out, float(low), float(high))
+    return keep_array(~((out <= low) | (out >= high)), h)
+
+
+def _threshold(x: Any, limit: Any, value: Any) -> Any:
+    if limit.ndim == 0 and value.ndim == 0 and x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import bends
+
+        return bends.threshold(x, float(limit), float(value))
+    return select_array(x <= limit, value, x)
+
+
+def _threshold_backward(h: Any, x: Any, limit: Any) -> Any:
+    if limit.ndim == 0 and slope_fits(h, x):
+        from distgrad.kernels import slopes
+
+        return slopes.above(h, x, float(limit))
+    return keep_array(~(x <= limit), h)
+
+
+def _hardshrink(x: Any, limit: Any) -> Any:
+    if limit.ndim == 0 and x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import bends
+
+        return bends.hardshrink(x, float(limit))
+    return keep_array(~((x >= -limit) & (x <= limit)), x)
+
+
+def _softshrink(x: Any, limit: Any) -> Any:
+    if limit.ndim == 0 and x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import bends
+
+        return bends.softshrink(x, float(limit))
+    return x - np.minimum(np.maximum(x, -limit), limit)
+
+
+def _shrink_backward(h: Any, out: Any) -> Any:
+    if slope_fits(h, out):
+        from distgrad.kernels import slopes
+
+        return slopes.not_zero(h, out)
+    return keep_array(out != 0, h)
+
+
 # Unlike clamp, no gradient passes at the bounds themselves.
-hardtanh = elementwise("hardtanh", lambda x, low, high: np.minimum(np.maximum(x, low), high), "x low high",
-                       check=takes("hardtanh", 1, 2),
-                       vjps=(lambda g, y, low, high: keep(_inside(y, low, high), g), None, None))
+hardtanh = elementwise("hardtanh", _hardtanh, "x low high", check=takes("hardtanh", 1, 2),
+                       vjps=(lambda g, y, low, high: hardtanh_backward(g, y, low, high), None, None))
+hardtanh_backward: Op = elementwise("hardtanh_backward", _hardtanh_backward, "h out low high", linear=("P...",), vjps=(
+    lambda g, out, low, high: hardtanh_backward(g, out, low, high), None, None, None))
 _inside: Op = elementwise("inside", lambda x, low, high: (x > low) & (x < high), "x low high", result="bool")
-threshold = elementwise("threshold", lambda x, limit, value: select_array(x > limit, x, value), "x limit value",
-                        check=takes("threshold", 1, 2), vjps=(lambda g, x, limit: keep(gt(x, limit), g), None, None))
-hardshrink = elementwise("hardshrink", lambda x, limit: keep_array(~((x >= -limit) & (x <= limit)), x), "x limit",
-                         check=takes("hardshrink", 2), vjps=(lambda g, y: keep(ne(y, 0), g), None))
-softshrink = elementwise("softshrink", lambda x, limit: x - np.minimum(np.maximum(x, -limit), limit), "x limit",
-                         check=takes("softshrink", 2), vjps=(lambda g, y: keep(ne(y, 0), g), None))
+threshold = elementwise("threshold", _threshold, "x limit value", check=takes("threshold", 1, 2),
+                        vjps=(lambda g, x, limit: threshold_backward(g, x, limit), None, None))
+threshold_backward: Op = elementwise("threshold_backward", _threshold_backward, "h x limit", linear=("P..",), vjps=(
+    lambda g, x, limit: threshold_backward(g, x, limit), None, None))
+hardshrink = elementwise("hardshrink", _hardshrink, "x limit", check=takes("hardshrink", 2),
+                         vjps=(lambda g, y: shrink_backward(g, y), None))
+softshrink = elementwise("softshrink", _softshrink, "x limit", check=takes("softshrink", 2),
+                         vjps=(lambda g, y: shrink_backward(g, y), None))
+shrink_backward: Op = elementwise("shrink_backward", _shrink_backward, "h out", linear=("P.",), vjps=(
+    lambda g, out: shrink_backward(g, out), None))
 
 
 @widened
 def _hardsigmoid(x: Any) -> Any:
+    if x.size >= compiled.LEAST and compiled.fits(x):
+        from distgrad.kernels import bends
+
+        return bends.hardsigmoid(x)
     return np.clip(x + 3, x.dtype.type(0), x.dtype.type(6)) / 6
+
+
+def _hardsigmoid_backward(h: Any, out: Any) -> Any:
+    if slope_fits(h, out):
+        from distgrad.kernels import slopes
+
+        return slopes.hardsigmoid(h, out)
+    return keep_array((out > 0) & (out < 1), h * h.dtype.type(1 / 6))
 
 
 @widened
@@ -133,8 +202,10 @@ def _hardswish_backward(g: Any, x: Any) -> Any:
     return g * keep_array(x > -3, slope)
 
 
-hardsigmoid = unary("hardsigmoid", _hardsigmoid, lambda g, y: keep(_inside(y, 0, 1), g * (1 / 6)), result="promote",
+hardsigmoid = unary("hardsigmoid", _hardsigmoid, lambda g, y: hardsigmoid_backward(g, y), result="promote",
                     check=takes("hardsigmoid", 2))
+hardsigmoid_backward: Op = elementwise("hardsigmoid_backward", _hardsigmoid_backward, "h out", linear=("P.",), vjps=(
+    lambda g, out: hardsigmoid_backward(g, out), None))
 hardswish = unary("hardswish", _hardswish, lambda g, x: hardswish_backward(g, x), result="promote",
                   check=takes("hardswish", 2))
 hardswish_backward: Op = elementwise("hardswish_backward", _hardswish_backward, "h x", linear=("P.",), vjps=(
@@ -333,6 +404,10 @@ def _softplus(x: Any, beta: Any, limit: Any) -> Any:
 
 @widened
 def _softplus_backward(h: Any, x: Any, beta: Any, limit: Any) -> Any:
+    if np.ndim(beta) == np.ndim(limit) == 0 and h.size >= compiled.LEAST and compiled.fits(h, x):
+        from distgrad.kernels import activations
+
+        return activations.softplus_backward(h, x, float(beta), float(limit))
     scaled = x * beta
     return select_array(scaled > limit, h, h * _sigmoid(scaled))
 

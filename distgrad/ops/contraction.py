@@ -386,11 +386,11 @@ def _pair_plan(equation: str, a: tuple[int, ...], b: tuple[int, ...]) -> _PairPl
     made = (*outer, *(() if no_rows else (m,)), *(() if no_columns else (n,)))
     shape = tuple(sizes[letter] for letter in found)
     order = tuple(found.index(letter) for letter in output)
-    factors = (
+    first, second = (
         None if order_of == tuple(range(len(given))) and shape_of == given else (order_of, shape_of)
         for order_of, shape_of, given in zip(orders, shapes, (a, b))
     )
-    return _PairPlan(*factors, None if made == shape and order == tuple(range(len(shape))) else shape, order)
+    return _PairPlan(first, second, None if made == shape and order == tuple(range(len(shape))) else shape, order)
 
 
 def _pair_meta(a: TensorMeta, b: TensorMeta, *, equation: str) -> MetaResult:

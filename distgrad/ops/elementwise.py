@@ -29,6 +29,7 @@ from distgrad.ops.slopes import (
     minus,
     quotient_slope,
     reciprocal_slope,
+    sigmoid_slope,
     sin_slope,
     slope_fits,
     sqrt_slope,
@@ -327,7 +328,7 @@ log = unary("log", np.log, lambda g, x: g / x)
 log2 = unary("log2", np.log2, lambda g, x: g / (x * math.log(2)))
 log10 = unary("log10", np.log10, lambda g, x: g / (x * math.log(10)))
 log1p = unary("log1p", np.log1p, lambda g, x: g / (x + 1.0))
-sigmoid = unary("sigmoid", _sigmoid, lambda g, y: g * (y - y * y))
+sigmoid = unary("sigmoid", _sigmoid, lambda g, y: g * (y - y * y) if mode.enabled else sigmoid_slope(g, y))
 logit = unary("logit", _logit, lambda g, x: where(logical_and(ge(x, 0), le(x, 1)), g / (x - x * x), math.nan),
               check=takes("logit", 2))
 

@@ -85,6 +85,14 @@ def _tanh(h: Any, out: Any) -> Any:
     return times(h, 1 - out * out)
 
 
+def _sigmoid(h: Any, out: Any) -> Any:
+    if slope_fits(h, out):
+        from distgrad.kernels import slopes
+
+        return slopes.sigmoid(h, out)
+    return times(h, out - out * out)
+
+
 def _clamp(h: Any, x: Any, low: Any, high: Any) -> Any:
     if low.ndim == 0 and high.ndim == 0 and slope_fits(h, x):
         from distgrad.kernels import slopes
@@ -111,6 +119,7 @@ square_slope = _slope("square", _square, "h x")
 twice_slope = _slope("twice", _twice, "h x")
 """The gradient of x * x, which overflows where that of x ** 2 does not, and the other way round."""
 tanh_slope = _slope("tanh", _tanh, "h out")
+sigmoid_slope = _slope("sigmoid", _sigmoid, "h out")
 clamp_slope = _slope("clamp", _clamp, "h x low high")
 minus = elementwise("minus", _minus, "x", linear=("P",))
 """-x, as an array of one number repeated where x is that."""
