@@ -20,7 +20,12 @@ _KINDS = frozenset((_FLOAT32, np.dtype(np.float64)))
 
 def takes(array: np.ndarray) -> bool:
     """Says whether a kernel on this array runs compiled."""
-    return array.size >= LEAST and array.dtype.char in "fd" and _enabled[0]
+    return takes_elements(array.size, array.dtype)
+
+
+def takes_elements(count: int, kind: np.dtype) -> bool:
+    """Says whether a kernel on so many elements of a dtype runs compiled."""
+    return count >= LEAST and kind.char in "fd" and _enabled[0]
 
 
 def fits(*arrays: Any) -> bool:

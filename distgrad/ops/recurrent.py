@@ -113,9 +113,11 @@ def _rnn_backward(gy: np.ndarray, gh: np.ndarray, slope: np.ndarray, w_hh: np.nd
     return d, gh
 
 
-def _fits_cells(sequence: np.ndarray, w_hr: Any, steps: _Steps) -> bool:
+def _fits_cells(rows: int, w_hh: np.ndarray, w_hr: Any, steps: _Steps) -> bool:
     """Says whether a compiled loop makes the steps: all rows have all of them, which are long enough together."""
-    return steps.shortest == steps.count and not isinstance(w_hr, np.ndarray) and compiled.takes(sequence)
+    if steps.shortest < steps.count or isinstance(w_hr, np.ndarray):
+        return False
+    return compiled.takes_elements(steps.count * rows * w_hh.shape[0], w_hh.dtype)
 
 
 def _halves(w_hh: np.ndarray) -> np.ndarray:
@@ -138,20 +140,6 @@ def _lstm_forward(pre: np.ndarray, h: np.ndarray, c: np.ndarray, w_hh: np.ndarra
     offset = np.where(scale == 1, 0, scale).astype(pre.dtype)
     recurrent = np.ascontiguousarray(w_hh.T)
     project = None if not isinstance(w_hr, np.ndarray) else w_hr.T
-    if _fits_cells(pre, w_hr, steps):
-        from distgrad.kernels.recurrent import lstm_cell
-
-        c = np.array(c, pre.dtype)
-        for t in steps:
-            arrived = h @ recurrent
-            arrived += pre[t]
-            np.tanh(arrived, out=arrived)
-            new_c = np.empty_like(c)
-            lstm_cell(arrived, c, workspace[t], new_c)
-            c = new_c
-            h = workspace[t, :, 3 * size : 4 * size] * np.tanh(c)
-            y[t] = h
-        return y, h, c, workspace
     for t in steps:
         gates = workspace[t, :, : 4 * size]
         np.add(pre[t], h @ recurrent, out=gates)
@@ -170,13 +158,41 @@ def _lstm_forward(pre: np.ndarray, h: np.ndarray, c: np.ndarray, w_hh: np.ndarra
     return y, h, c, workspace
 
 
+def _lstm_forward_together(x: np.ndarray, h: np.ndarray, c: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, bias: Any,
+                           steps: _Steps) -> Arrays:
+    """Goes through the steps of rows that all have them, with one product each: of state, input and 1 with all weights.
+
+    Weights and biases are multiplied by `_halves` already.
+    """
+    from distgrad.kernels.recurrent import lstm_cell
+
+    width, features = h.shape[1], x.shape[2]
+    given = np.empty((*x.shape[:2], width + features + 1), x.dtype)
+    given[..., width:-1], given[..., -1] = x, 1
+    weights = np.empty((given.shape[2], w_hh.shape[0]), x.dtype)
+    weights[:width], weights[width:-1], weights[-1] = w_hh.T, w_ih.T, bias
+    y = np.empty((*x.shape[:2], width), x.dtype)
+    workspace = np.empty((*x.shape[:2], 5 * width), x.dtype)
+    arrived = np.empty((x.shape[1], 4 * width), x.dtype)
+    c, new_c, squashed = np.array(c, x.dtype), np.empty(c.shape, x.dtype), np.empty(c.shape, x.dtype)
+    for t in steps:
+        given[t, :, :width] = h
+        np.matmul(given[t], weights, out=arrived)
+        np.tanh(arrived, out=arrived)
+        lstm_cell(arrived, c, workspace[t], new_c)
+        c, new_c = new_c, c
+        np.tanh(c, out=squashed)
+        h = np.multiply(workspace[t, :, 3 * width : 4 * width], squashed, out=y[t])
+    return y, h.copy(), c, workspace
+
+
 def _lstm_backward(gy: np.ndarray, gh: np.ndarray, gc: np.ndarray, c: np.ndarray, w_hh: np.ndarray, w_hr: Any,
                    workspace: np.ndarray, steps: _Steps) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Any]:
     size = c.shape[1]
     gates, cells = workspace[..., : 4 * size], workspace[..., 4 * size :]
     previous = steps.before(cells, c)
     squashed = np.tanh(cells)
-    if _fits_cells(workspace, w_hr, steps):
+    if _fits_cells(c.shape[0], w_hh, w_hr, steps):
         from distgrad.kernels.recurrent import lstm_cell_backward
 
         made = np.empty(gates.shape, gates.dtype)
@@ -184,7 +200,7 @@ def _lstm_backward(gy: np.ndarray, gh: np.ndarray, gc: np.ndarray, c: np.ndarray
         workspace = workspace if workspace.flags.carray else workspace.copy()
         for t in steps.backward():
             lstm_cell_backward(workspace[t], previous[t], squashed[t], above[t], gh, gc, made[t])
-            gh = made[t] @ w_hh
+            np.matmul(made[t], w_hh, out=gh)
         return made, made, gh, gc, 0.0
     slope = gates * (1 - gates)
     candidate, out = gates[..., 2 * size : 3 * size], gates[..., 3 * size :]
@@ -303,10 +319,13 @@ def _forward(kind: str) -> Callable[..., Arrays]:
         if kind == "lstm":  # powers of two: the same bits as if what arrives was multiplied
             scale = _halves(w_hh)
             w_ih, w_hh, bias = w_ih * scale[:, None], w_hh * scale[:, None], bias * scale
-        pre = _product(x, w_ih.T)
-        if isinstance(bias, np.ndarray):
+        together = kind == "lstm" and _fits_cells(x.shape[1], w_hh, w_hr, steps)
+        pre = x if together else _product(x, w_ih.T)
+        if isinstance(bias, np.ndarray) and not together:
             pre += bias
-        if kind == "lstm":
+        if together:
+            y, last, cell, workspace = _lstm_forward_together(x, h, c, w_ih, w_hh, bias, steps)
+        elif kind == "lstm":
             y, last, cell, workspace = _lstm_forward(pre, h, c, w_hh, w_hr, steps)
         elif kind == "gru":
             y, last, cell, workspace = _gru_forward(pre, h, w_hh, b_hh, steps)
