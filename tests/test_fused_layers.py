@@ -160,6 +160,8 @@ def test_convolutions_in_tiles_of_any_sizes(monkeypatch: pytest.MonkeyPatch) -> 
         kind = choose.choice([np.float32, np.float64])
         n, c, o = choose.integers(1, 5, 3)
         groups = int(choose.choice([1, 1, 2, 3]))
+        if done % 4 == 0:  # a channel of its own for each result
+            c, o, groups = 1, 1, 3
         kernel_size, stride, dilation = (tuple(choose.integers(1, 5, 2).tolist()) for _ in range(3))
         padding = tuple(choose.integers(0, 4, 2).tolist())
         height, width = choose.integers(1, 40, 2)

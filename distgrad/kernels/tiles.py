@@ -156,6 +156,34 @@ def _dot_tile(typing: Any, x: Any, x_first: Any, x_size: Any, starts: Any, offse
                       steps), write
 
 
+@intrinsic
+def _copy_rows(typing: Any, source: Any, first: Any, pitch: Any, target: Any, place: Any, target_pitch: Any, rows: Any,
+               width: Any) -> Any:
+    """Copies `rows` rows of `width` elements, `pitch` apart, in vectors, the last of which may overlap the one before."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+        vectors = _Vectors(context, builder, kinds[0].dtype)
+        whole_source, whole_target = (vectors.data(kinds[k], arguments[k], arguments[k + 1]) for k in (0, 3))
+        count = arguments[7]
+        lanes = ir.Constant(count.type, vectors.lanes)
+        with cgutils.for_range(builder, arguments[6]) as row:
+            begin = builder.gep(whole_source, [builder.mul(row.index, arguments[2])])
+            end = builder.gep(whole_target, [builder.mul(row.index, arguments[5])])
+            with builder.if_else(builder.icmp_signed(">=", count, lanes)) as (wide, narrow):
+                with wide:
+                    with cgutils.for_range(builder, builder.sdiv(count, lanes)) as vector:
+                        at = builder.mul(vector.index, lanes)
+                        vectors.store(vectors.load(builder.gep(begin, [at])), builder.gep(end, [at]))
+                    last = builder.sub(count, lanes)
+                    vectors.store(vectors.load(builder.gep(begin, [last])), builder.gep(end, [last]))
+                with narrow, cgutils.for_range(builder, count) as element:
+                    builder.store(builder.load(builder.gep(begin, [element.index])), builder.gep(end, [element.index]))
+        return context.get_dummy_value()
+
+    return types.void(source, first, pitch, target, place, target_pitch, rows, width), write
+
+
 @scalar
 def _spread_pairs(image: Any, geometry: Any, padded: Any) -> None:
     """Does what `_spread` does for a stride of 2 along rows: both residues at once, which makes vectors."""
@@ -195,8 +223,14 @@ def _spread(image: Any, geometry: Any, padded: Any) -> None:
     stride_h, stride_w, padding_h, padding_w = geometry[0], geometry[1], geometry[2], geometry[3]
     rows, pitch, extent_h, extent_w = geometry[4], geometry[5], geometry[6], geometry[7]
     low, high = max(0, padding_w), min(extent_w, width + padding_w)
+    top, bottom = max(0, padding_h), min(extent_h, height + padding_h)
+    if stride_h == 1 and stride_w == 1:
+        for c in range(channels):
+            _copy_rows(image, (c * height + top - padding_h) * width + low - padding_w, width, padded,
+                       (c * rows + top) * pitch + low, pitch, bottom - top, max(high - low, 0))
+        return
     for c in range(channels):
-        for h in range(max(0, padding_h), min(extent_h, height + padding_h)):
+        for h in range(top, bottom):
             plane = (c * stride_h + h % stride_h) * stride_w
             source = image[c, h - padding_h]
             for residue in range(stride_w):
@@ -204,12 +238,8 @@ def _spread(image: Any, geometry: Any, padded: Any) -> None:
                 first = (low - residue + stride_w - 1) // stride_w
                 last = (high - residue + stride_w - 1) // stride_w
                 inner, behind = padded[start + first : start + last], source[first * stride_w + residue - padding_w :]
-                if stride_w == 1:
-                    for w in range(last - first):
-                        inner[w] = behind[w]
-                else:
-                    for w in range(last - first):
-                        inner[w] = behind[w * stride_w]
+                for w in range(last - first):
+                    inner[w] = behind[w * stride_w]
 
 
 @kernel("4 bool int i1 1 i1 i1 i1 1 1 4")
@@ -242,7 +272,7 @@ def _in_runs(x: Any, groups: Any, offsets: Any, weights: Any, geometry: Any, bia
     channels, height, width = out.shape[1:]
     whole_channels = len(bias) // groups
     pitch, together, lanes = geometry[5], geometry[8], geometry[9]
-    taps = len(offsets)
+    taps, results = len(offsets), out.reshape(-1)
     for n in range(x.shape[0]):
         _spread(x[n], geometry, padded)
         own = n % groups * whole_channels
@@ -256,22 +286,15 @@ def _in_runs(x: Any, groups: Any, offsets: Any, weights: Any, geometry: Any, bia
                     _tile(padded, start, start + lanes, start + 2 * lanes, offsets, weights, (own + o) * taps, taps, bias,
                           own + o, made, place, place + lanes, place + 2 * lanes, length, 4)
             for o in range(channels):
-                for h in range(first, last):
-                    start = o * length + (h - first) * pitch
-                    source, target = made[start : start + width], out[n, o, h]
-                    for w in range(width):
-                        target[w] = source[w]
+                _copy_rows(made, o * length, pitch, results, ((n * channels + o) * height + first) * width, width, last - first,
+                           width)
 
 
 @scalar
 def _spread_cotangents(g: Any, pitch: Any, length: Any, spread: Any) -> None:
     channels, height, width = g.shape
     for o in range(channels):
-        for h in range(height):
-            start = o * length + h * pitch
-            inner, source = spread[start : start + width], g[o, h]
-            for w in range(width):
-                inner[w] = source[w]
+        _copy_rows(g, o * height * width, width, spread, o * length, pitch, height, width)
 
 
 @kernel("4 4 bool bool int i1 i1 i1 int 1 1 2")
@@ -302,6 +325,63 @@ def _sums_over_positions(x: Any, g: Any, x_as_it_is: Any, g_as_it_is: Any, group
                 for k in range(0, width, 3):
                     _dot_tile(source, source_first, source_size, starts, offsets, k, given, given_first + o * length,
                               given_size, length, count, flat, (group * channels + o) * width + k, width, steps)
+
+
+@kernel("4 int i1 1 i1 1 1 1 4")
+def _one_channel(x: Any, groups: Any, offsets: Any, weights: Any, geometry: Any, bias: Any, padded: Any, made: Any, out: Any
+                 ) -> None:
+    """Images of one channel to results of one: no two results share what a tile reads, so taps go over whole runs."""
+    height, width = out.shape[2:]
+    pitch, lanes, taps = geometry[5], geometry[9], len(offsets)
+    length = ((height - 1) * pitch + width + lanes - 1) // lanes * lanes
+    sums, results = made[:length], out.reshape(-1)
+    for n in range(x.shape[0]):
+        _spread(x[n], geometry, padded)
+        own = n % groups
+        row, shift = weights[own * taps : (own + 1) * taps], bias[own]
+        for p in range(length):
+            sums[p] = shift
+        for k in range(0, taps - 2, 3):
+            one, two = padded[offsets[k] : offsets[k] + length], padded[offsets[k + 1] : offsets[k + 1] + length]
+            three = padded[offsets[k + 2] : offsets[k + 2] + length]
+            a, b, c = row[k], row[k + 1], row[k + 2]
+            for p in range(length):
+                sums[p] = sums[p] + a * one[p] + b * two[p] + c * three[p]
+        for k in range(taps // 3 * 3, taps):
+            one, a = padded[offsets[k] : offsets[k] + length], row[k]
+            for p in range(length):
+                sums[p] += a * one[p]
+        _copy_rows(made, 0, pitch, results, n * height * width, width, height, width)
+
+
+@kernel("4 4 int i1 i1 1 1 2")
+def _sums_of_one_channel(x: Any, g: Any, groups: Any, offsets: Any, geometry: Any, padded: Any, spread: Any, total: Any
+                         ) -> None:
+    height, width = g.shape[2:]
+    pitch, lanes, taps = geometry[5], geometry[9], len(offsets)
+    length = ((height - 1) * pitch + width + lanes - 1) // lanes * lanes
+    zero = spread.dtype.type(0)
+    for n in range(x.shape[0]):
+        _spread(x[n], geometry, padded)
+        _spread_cotangents(g[n], pitch, length, spread)
+        own, given = total[n % groups], spread[:length]
+        for k in range(0, taps - 2, 3):
+            one, two = padded[offsets[k] : offsets[k] + length], padded[offsets[k + 1] : offsets[k + 1] + length]
+            three = padded[offsets[k + 2] : offsets[k + 2] + length]
+            a, b, c = zero, zero, zero
+            for p in range(length):
+                v = given[p]
+                a += v * one[p]
+                b += v * two[p]
+                c += v * three[p]
+            own[k] += a
+            own[k + 1] += b
+            own[k + 2] += c
+        for k in range(taps // 3 * 3, taps):
+            one, a = padded[offsets[k] : offsets[k] + length], zero
+            for p in range(length):
+                a += given[p] * one[p]
+            own[k] += a
 
 
 class Form:
@@ -378,6 +458,13 @@ def conv(x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, out: np.nd
     The form is that of one group.
     """
     channels = len(weights) // groups
+    if channels == 1 and x.shape[1] == groups:
+        shift = np.zeros(groups, x.dtype) if bias is None else np.ascontiguousarray(bias)
+        made = np.empty(sizes.image + sizes.lanes, x.dtype)
+        row = np.ascontiguousarray(weights).reshape(-1)
+        _one_channel(_grouped(x, groups), groups, sizes.offsets, row, sizes.geometry, shift, sizes.padded(1, x.dtype), made,
+                     _grouped(out, groups))
+        return
     whole = -(-channels // _DOWN) * _DOWN
     packed = np.zeros((groups, whole, sizes.taps), x.dtype)
     packed[:, :channels] = weights.reshape(groups, channels, sizes.taps)
@@ -436,6 +523,10 @@ def conv_weight(x: np.ndarray, g: np.ndarray, sizes: Form, groups: int = 1) -> n
     """
     x, g = _grouped(x, groups), _grouped(g, groups)
     channels = g.shape[1]
+    if channels == 1 and x.shape[1] == 1:
+        total, spread = np.zeros((groups, sizes.taps), x.dtype), sizes.padded(1, x.dtype)
+        _sums_of_one_channel(x, g, groups, sizes.offsets, sizes.geometry, sizes.padded(1, x.dtype), spread, total)
+        return total
     whole = -(-channels // _DOWN) * _DOWN
     offsets = np.concatenate((sizes.offsets, sizes.offsets[:1].repeat(-sizes.taps % _ACROSS)))  # dropped in the end
     total = np.zeros((groups * whole, len(offsets)), x.dtype)
