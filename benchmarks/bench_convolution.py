@@ -1,7 +1,7 @@
 """Convolutions and their two gradients against torch, one thread: `python benchmarks/bench_convolution.py [--json FILE]`.
 
 Sides alternate in rounds and the least CPU time of each counts, as in bench_ops. Sizes are images, channels in and out,
-rows and columns, kernel, stride; padding is half the kernel.
+rows and columns, kernel, stride, groups; padding is half the kernel.
 Invariant: results are compared before they are timed, so a wrong one cannot win.
 """
 
@@ -20,25 +20,27 @@ import distgrad  # noqa: F401  # defines the ops
 from distgrad.op import op_named
 
 CASES = [
-    (64, 1, 32, 28, 3, 1), (64, 32, 64, 28, 3, 1), (64, 3, 16, 32, 3, 1), (64, 16, 16, 32, 3, 1), (64, 16, 32, 32, 3, 2),
-    (64, 16, 32, 32, 1, 2), (64, 32, 32, 16, 3, 1), (64, 64, 64, 16, 3, 1), (64, 64, 64, 8, 3, 1), (64, 6, 16, 14, 5, 1),
-    (16, 64, 64, 56, 3, 1), (16, 256, 256, 14, 3, 1), (8, 3, 64, 112, 7, 2),
+    (64, 1, 32, 28, 3, 1, 1), (64, 32, 64, 28, 3, 1, 1), (64, 3, 16, 32, 3, 1, 1), (64, 16, 16, 32, 3, 1, 1),
+    (64, 16, 32, 32, 3, 2, 1), (64, 16, 32, 32, 1, 2, 1), (64, 32, 32, 16, 3, 1, 1), (64, 64, 64, 16, 3, 1, 1),
+    (64, 64, 64, 8, 3, 1, 1), (64, 6, 16, 14, 5, 1, 1), (16, 64, 64, 56, 3, 1, 1), (16, 256, 256, 14, 3, 1, 1),
+    (8, 3, 64, 112, 7, 2, 1), (64, 32, 32, 28, 3, 1, 4), (32, 64, 64, 16, 3, 1, 64), (32, 128, 128, 8, 3, 1, 128),
+    (16, 32, 32, 56, 3, 1, 32), (16, 32, 32, 56, 3, 2, 32), (32, 64, 64, 28, 5, 1, 64),
 ]
 
 
 def measure(case: tuple[int, ...], rounds: int) -> dict[str, Any]:
     """Gives milliseconds and ratios of one size."""
-    images, channels, made, side, kernel, stride = case
+    images, channels, made, side, kernel, stride, groups = case
     padding = kernel // 2
     out = (side + 2 * padding - kernel) // stride + 1
     numbers = np.random.default_rng(0)
     x, w, g = (
         numbers.standard_normal(shape, np.float32)
-        for shape in ((images, channels, side, side), (made, channels, kernel, kernel), (images, made, out, out))
+        for shape in ((images, channels, side, side), (made, channels // groups, kernel, kernel), (images, made, out, out))
     )
-    attrs = {"stride": (stride,) * 2, "padding": (padding,) * 2, "dilation": (1, 1), "groups": 1}
+    attrs = {"stride": (stride,) * 2, "padding": (padding,) * 2, "dilation": (1, 1), "groups": groups}
     tx, tw, tg = (torch.from_numpy(v) for v in (x, w, g))
-    rules = {"stride": stride, "padding": padding}
+    rules = {"stride": stride, "padding": padding, "groups": groups}
     sides = {
         "forward": (lambda: torch.nn.functional.conv2d(tx, tw, **rules),
                     lambda: op_named("conv").kernel(x, w, size=(out, out), **attrs)),
