@@ -83,9 +83,14 @@ def _scipy(name: str) -> Callable[..., Any]:
     return widened(kernel)
 
 
-def _divisors(name: str, a: Any, b: Any) -> None:
-    if b.dtype.kind in "iu" and a.size and not np.all(b):
-        raise RuntimeError(f"ZeroDivisionError: {name} of integers by zero; the divisor must not contain 0")
+def _divided(name: str, divide: np.ufunc, a: Any, b: Any) -> Any:
+    if b.dtype.kind not in "iu":
+        return divide(a, b)
+    try:
+        with np.errstate(divide="raise"):
+            return divide(a, b)
+    except FloatingPointError:
+        raise RuntimeError(f"ZeroDivisionError: {name} of integers by zero; the divisor must not contain 0") from None
 
 
 # Arithmetic -------------------------------------------------------------------------------------------------
@@ -121,26 +126,22 @@ _refusing_bool(neg, "Negation, the `-` operator, on a bool tensor is not support
 
 
 def _floor_divide(a: Any, b: Any) -> Any:
-    _divisors("floor_divide", a, b)
-    return np.floor_divide(a, b)
+    return _divided("floor_divide", np.floor_divide, a, b)
 
 
 def _trunc_divide(a: Any, b: Any) -> Any:
-    _divisors("trunc_divide", a, b)
     if a.dtype.kind not in "iu":
         return np.trunc(np.true_divide(a, b))
-    quotient = np.floor_divide(a, b)
+    quotient = _divided("trunc_divide", np.floor_divide, a, b)
     return quotient + ((quotient < 0) & (quotient * b != a)).astype(a.dtype)
 
 
 def _remainder(a: Any, b: Any) -> Any:
-    _divisors("remainder", a, b)
-    return np.remainder(a, b)
+    return _divided("remainder", np.remainder, a, b)
 
 
 def _fmod(a: Any, b: Any) -> Any:
-    _divisors("fmod", a, b)
-    return np.fmod(a, b)
+    return _divided("fmod", np.fmod, a, b)
 
 
 floor_divide = binary("floor_divide", _floor_divide, (lambda g: vanish(g), lambda g: vanish(g)),
