@@ -5,9 +5,9 @@ torch in one process, distgrad with one worker, DDP with N processes, distgrad w
 float32. A round is several steps and ends when the last has been carried out. Medians of the rounds; all sides start
 from the same parameters and their losses are compared, so that a wrong step cannot win.
 
-`--weak` adds steps of N times the batch: efficiency is one worker's (torch's) time at the plain batch over that of N. What N
-torch processes reach that have nothing to do with each other is the machine's own part in it. `--compile`: distgrad's steps
-are compiled.
+More models (`more_cases.py`) are measured when `--cases` names them. `--weak` adds steps of N times the batch: efficiency is
+one worker's (torch's) time at the plain batch over that of N. What N torch processes reach that have nothing to do with each
+other is the machine's own part in it. `--compile`: distgrad's steps are compiled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ pin_threads()
 
 import numpy as np  # noqa: E402  # after pinning
 from cases import CASES, start_values  # noqa: E402
+from more_cases import MORE_CASES  # noqa: E402
 
+ALL_CASES = {**CASES, **MORE_CASES}
 LIMIT = 600  # seconds that a side may take to answer
 TOLERANCE = 2e-3  # of the losses, relative: float32, summed in another order, over the steps compared
 COMPARED = 5  # steps
@@ -39,7 +41,7 @@ def _torch_side(case: str, rank: int, world_size: int, port: int, scale: int) ->
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    chosen = CASES[case]
+    chosen = ALL_CASES[case]
     model = chosen.model(torch)
     model.load_state_dict({k: torch.from_numpy(v) for k, v in start_values(model).items()})
     batch = chosen.batch(np.random.default_rng(1), scale)
@@ -74,7 +76,7 @@ def _distgrad_side(case: str, workers: int, scale: int, compiled: bool) -> Any:
     import distgrad as dg
 
     dg.init("local", num_workers=workers)
-    chosen = CASES[case]
+    chosen = ALL_CASES[case]
     model = chosen.model(dg)
     model.load_state_dict({k: dg.from_numpy(v) for k, v in start_values(model).items()})
     x, y = (dg.shard(dg.from_numpy(b)) for b in chosen.batch(np.random.default_rng(1), scale))
@@ -193,7 +195,7 @@ def compare(case: str, workers: int, rounds: int, weak: bool, compiled: bool, li
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(ALL_CASES))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--weak", action="store_true", help="also the batch grown with the workers")

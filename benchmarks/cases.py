@@ -23,7 +23,8 @@ class Case:
     lr: float = 1e-3
 
 
-def _mlp(*sizes: int) -> Callable[[Any], Any]:
+def mlp(*sizes: int) -> Callable[[Any], Any]:
+    """Gives linear layers of these sizes with relu between them."""
     def build(T: Any) -> Any:
         layers: list[Any] = []
         for before, after in zip(sizes, sizes[1:]):
@@ -32,13 +33,15 @@ def _mlp(*sizes: int) -> Callable[[Any], Any]:
     return build
 
 
-def _classes(rows: int, features: int, classes: int) -> Callable[[np.random.Generator, int], tuple[np.ndarray, ...]]:
+def classes_of(rows: int, features: int, classes: int) -> Callable[[np.random.Generator, int], tuple[np.ndarray, ...]]:
+    """Gives rows of normal numbers and a class for each."""
     def draw(rng: np.random.Generator, scale: int) -> tuple[np.ndarray, ...]:
         return (rng.standard_normal((rows * scale, features), dtype=np.float32), rng.integers(0, classes, rows * scale))
     return draw
 
 
-def _classification_loss(T: Any, model: Any, x: Any, y: Any) -> Any:
+def classification_loss(T: Any, model: Any, x: Any, y: Any) -> Any:
+    """Gives the mean cross entropy of what the model makes of x."""
     return T.nn.functional.cross_entropy(model(x), y)
 
 
@@ -110,11 +113,11 @@ def _cnn_batch(rng: np.random.Generator, scale: int) -> tuple[np.ndarray, ...]:
 
 
 CASES = {
-    "mlp": Case(_mlp(784, 1024, 1024, 10), _classes(512, 784, 10), _classification_loss),
-    "logistic": Case(_mlp(64, 1), _logistic_batch, _logistic_loss, lr=0.1),
+    "mlp": Case(mlp(784, 1024, 1024, 10), classes_of(512, 784, 10), classification_loss),
+    "logistic": Case(mlp(64, 1), _logistic_batch, _logistic_loss, lr=0.1),
     "gpt": Case(_gpt, _gpt_batch, _gpt_loss),
-    "cnn": Case(_cnn, _cnn_batch, _classification_loss),
-    "small": Case(_mlp(64, 128, 10), _classes(256, 64, 10), _classification_loss),
+    "cnn": Case(_cnn, _cnn_batch, classification_loss),
+    "small": Case(mlp(64, 128, 10), classes_of(256, 64, 10), classification_loss),
 }
 
 

@@ -252,7 +252,7 @@ session = dg.init(address)
 print("pids", *session.pids, flush=True)
 print("session", session)
 print("nice", {os.getpriority(os.PRIO_PROCESS, pid) for pid in session.pids})
-print("sum", dg.map_shards(loud, dg.shard(np.arange(6.0))).sum().item(), flush=True)
+print(f"sum {dg.map_shards(loud, dg.shard(np.arange(6.0))).sum().item()}", flush=True)  # in one piece, see below
 if how == "shutdown":
     import ray
     dg.shutdown()
@@ -281,7 +281,8 @@ def ended(how: str, address: str) -> tuple[list[str], str, list[int]]:
         assert gone(started, 3) == []
     assert shared_files() <= before
     lines = out.splitlines()
-    # Ray writes what workers print, and the end of that line, one after the other: another line may come between.
+    # Ray writes what workers print, and the end of that line, one after the other, beside what the driver itself prints:
+    # another line, or a piece of one, may come between.
     assert "nice {0}" in out
     assert "sum 30.0" in out
     # What a user's function prints reaches the driver's terminal, with the worker's name before it.
