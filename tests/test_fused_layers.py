@@ -172,7 +172,8 @@ def test_convolutions_in_tiles_of_any_sizes(monkeypatch: pytest.MonkeyPatch) -> 
             continue
         done += 1
         b = normal(kind, groups * o, seed=done + 2)
-        tx, tw, tb = (torch.from_numpy(v).requires_grad_() for v in (x, w, b))
+        w.flags.writeable = b.flags.writeable = done % 3 > 0  # what a worker is sent cannot be written to
+        tx, tw, tb = (torch.from_numpy(v.copy()).requires_grad_() for v in (x, w, b))
         y = torch.nn.functional.conv2d(tx, tw, tb, stride, padding, dilation, groups)
         g = normal(kind, *y.shape, seed=done + 3)
         y.backward(torch.from_numpy(g))

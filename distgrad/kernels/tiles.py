@@ -459,9 +459,9 @@ def conv(x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, out: np.nd
     """
     channels = len(weights) // groups
     if channels == 1 and x.shape[1] == groups:
-        shift = np.zeros(groups, x.dtype) if bias is None else np.ascontiguousarray(bias)
+        shift = np.zeros(groups, x.dtype) if bias is None else np.array(bias)  # copies: what is given may be read-only
         made = np.empty(sizes.image + sizes.lanes, x.dtype)
-        row = np.ascontiguousarray(weights).reshape(-1)
+        row = np.array(weights).reshape(-1)
         _one_channel(_grouped(x, groups), groups, sizes.offsets, row, sizes.geometry, shift, sizes.padded(1, x.dtype), made,
                      _grouped(out, groups))
         return
