@@ -64,30 +64,8 @@ def _written(tensor: Any, data: np.ndarray) -> bool:
     return True
 
 
-def compute(tensor: Any, function: Any, *others: Any) -> bool:
-    """Writes the results of a ufunc (or clip) of the tensor and others over the tensor; False where that may not be done."""
-    if function is not np.clip and (type(function) is not np.ufunc or function.nin != 1 + len(others)):
-        return False
-    data = _memory(tensor)
-    if data is None:
-        return False
-    operands: list[Any] = [_operand(data, other) for other in others]
-    if any(operand is None for operand in operands):
-        return False
-    before = enter()
-    try:
-        function(data, *operands, out=data)
-    finally:
-        leave(before)
-    return _written(tensor, data)
-
-
-def compute_over(tensor: Any, function: np.ufunc, *values: Any) -> bool:
-    """Computes a ufunc of a temporary and others as they stand and makes the temporary its result; False where it may not."""
-    data = _memory(tensor)
-    if data is None:
-        return False
-    operands: list[Any] = [data if value is tensor else _operand(data, value) for value in values]
+def _ran(function: Any, data: np.ndarray, operands: list[Any]) -> bool:
+    """Writes a function of operands over `data`; False, and nothing is written, where one of them may not be read."""
     if any(operand is None for operand in operands):
         return False
     before = enter()
@@ -95,6 +73,26 @@ def compute_over(tensor: Any, function: np.ufunc, *values: Any) -> bool:
         function(*operands, out=data)
     finally:
         leave(before)
+    return True
+
+
+def compute(tensor: Any, function: Any, *others: Any) -> bool:
+    """Writes the results of a ufunc (or clip) of the tensor and others over the tensor; False where that may not be done."""
+    if function is not np.clip and (type(function) is not np.ufunc or function.nin != 1 + len(others)):
+        return False
+    data = _memory(tensor)
+    if data is None:
+        return False
+    return _ran(function, data, [data, *(_operand(data, other) for other in others)]) and _written(tensor, data)
+
+
+def compute_over(tensor: Any, function: np.ufunc, *values: Any) -> bool:
+    """Computes a ufunc of a temporary and others as they stand and makes the temporary its result; False where it may not."""
+    data = _memory(tensor)
+    if data is None:
+        return False
+    if not _ran(function, data, [data if value is tensor else _operand(data, value) for value in values]):
+        return False
     tensor._node = Node(tensor._node.spec, data)
     temporaries.note(tensor)
     return True

@@ -64,6 +64,17 @@ def test_formulas_take_the_memory_and_give_what_numpy_gives(name: str, x: dg.Ten
     np.testing.assert_array_equal(x.numpy(), before)
 
 
+def test_what_a_function_gave_is_a_temporary_too(x: dg.Tensor, written: list[bool]) -> None:
+    twice = x * 2
+    keep = twice.numpy().copy()
+    np.testing.assert_array_equal((dg.relu(x) + x).numpy(), keep)
+    np.testing.assert_array_equal((x + x.clone()).numpy(), keep)
+    assert written == [True] * 2
+    np.testing.assert_array_equal((twice.detach() + x).numpy(), keep + x.numpy())  # gives another one's memory
+    assert written == [True] * 2
+    np.testing.assert_array_equal(twice.numpy(), keep)
+
+
 def test_a_result_with_another_name_is_left_alone(x: dg.Tensor, written: list[bool]) -> None:
     product = x * x
     kept = product.numpy().copy()

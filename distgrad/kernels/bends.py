@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.kernels.compiling import kernel
+from distgrad.kernels.compiling import kernel, scalar
+
+
+@scalar
+def _cut(v: Any, low: Any, high: Any) -> Any:
+    v = low if v < low else v
+    return high if v > high else v
 
 
 @kernel("1 float 1")
@@ -31,10 +37,7 @@ def _hardswish(x: Any, y: Any) -> None:
     kind = x.dtype.type
     zero, three, six = kind(0), kind(3), kind(6)
     for i in range(len(x)):
-        t = x[i] + three
-        t = zero if t < zero else t
-        t = six if t > six else t
-        y[i] = x[i] * t / six
+        y[i] = x[i] * _cut(x[i] + three, zero, six) / six
 
 
 @kernel("1 1 1")
@@ -52,20 +55,14 @@ def _hardsigmoid(x: Any, y: Any) -> None:
     kind = x.dtype.type
     zero, three, six = kind(0), kind(3), kind(6)
     for i in range(len(x)):
-        t = x[i] + three
-        t = zero if t < zero else t
-        t = six if t > six else t
-        y[i] = t / six
+        y[i] = _cut(x[i] + three, zero, six) / six
 
 
 @kernel("1 float 1", exact=True)
 def _softshrink(x: Any, limit: Any, y: Any) -> None:
     most = x.dtype.type(limit)
     for i in range(len(x)):
-        t = x[i]
-        t = -most if t < -most else t
-        t = most if t > most else t
-        y[i] = x[i] - t
+        y[i] = x[i] - _cut(x[i], -most, most)
 
 
 @kernel("1 float 1", exact=True)

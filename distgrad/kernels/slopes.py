@@ -182,9 +182,9 @@ def _flat(h: np.ndarray) -> np.ndarray:
     return h.reshape(-1) if h.flags.c_contiguous else h[(slice(0, 1),) * h.ndim].flatten()
 
 
-def _each(function: Any, h: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
+def _each(function: Any, h: np.ndarray, *arrays: np.ndarray, numbers: tuple[float, ...] = ()) -> np.ndarray:
     y = np.empty(h.shape, h.dtype)
-    function(_flat(h), *(a.reshape(-1) for a in arrays), y.reshape(-1))
+    function(_flat(h), *(a.reshape(-1) for a in arrays), *numbers, y.reshape(-1))
     return y
 
 
@@ -230,9 +230,7 @@ def relu(h: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def clamp(h: np.ndarray, x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Gives h where x is between two numbers of its dtype, else 0."""
-    y = np.empty(h.shape, h.dtype)
-    _clamp(_flat(h), x.reshape(-1), low, high, y.reshape(-1))
-    return y
+    return _each(_clamp, h, x, numbers=(low, high))
 
 
 def sigmoid(h: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -242,9 +240,7 @@ def sigmoid(h: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def inside(h: np.ndarray, out: np.ndarray, low: float, high: float) -> np.ndarray:
     """Gives h, but 0 where `out` is not between two numbers, or is one of them."""
-    y = np.empty(h.shape, h.dtype)
-    _inside(_flat(h), out.reshape(-1), low, high, y.reshape(-1))
-    return y
+    return _each(_inside, h, out, numbers=(low, high))
 
 
 def hardsigmoid(h: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -254,9 +250,7 @@ def hardsigmoid(h: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def above(h: np.ndarray, x: np.ndarray, limit: float) -> np.ndarray:
     """Gives h, but 0 where x is at most `limit`."""
-    y = np.empty(h.shape, h.dtype)
-    _above(_flat(h), x.reshape(-1), limit, y.reshape(-1))
-    return y
+    return _each(_above, h, x, numbers=(limit,))
 
 
 def not_zero(h: np.ndarray, out: np.ndarray) -> np.ndarray:

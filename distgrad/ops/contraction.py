@@ -363,7 +363,7 @@ def _brought(x: np.ndarray, plan: tuple[tuple[int, ...], tuple[int, ...]] | None
 def _pair_plan(equation: str, a: tuple[int, ...], b: tuple[int, ...]) -> _PairPlan | None:
     """Gives how a matrix product does it; None where numpy's einsum is better: nothing is summed, or matrices are tiny.
 
-    A factor whose own dims are all summed, or batch, is a vector to the product, which then has no dim for it.
+    A factor all of whose dims are summed is a vector to the product, which then has no dim for it.
     """
     (left, right), output = _split(equation)
     shared = [letter for letter in left if letter in right]
