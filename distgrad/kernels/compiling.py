@@ -17,8 +17,10 @@ from typing import Any
 
 from numba import njit, types
 
-MODULES = ("activations", "bends", "channel_norms", "elementwise", "norms", "patches", "pooling", "rows", "slopes", "sums",
-           "tiles")
+from distgrad.kernels import blas
+
+MODULES = ("activations", "bends", "channel_norms", "elementwise", "gemm", "norms", "patches", "pooling", "rows", "slopes",
+           "sums", "tiles")
 
 KINDS = (types.float32, types.float64)
 
@@ -61,8 +63,11 @@ def _signature(words: tuple[str, ...], kind: Any) -> tuple[Any, ...]:
 def warm_up() -> None:
     """Compiles every kernel for float32, the usual dtype, or loads it from disk; stops when the process ends.
 
+    The second library of products is loaded before.
+
     Compiled code takes memory, about 1 MB a kernel: what is for float64 comes with its first use.
     """
+    blas.single_precision()
     for name in MODULES:
         import_module(f"distgrad.kernels.{name}")
     kind = types.float32

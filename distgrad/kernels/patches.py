@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.kernels import products
 from distgrad.kernels.compiling import kernel
 
 
@@ -114,7 +115,7 @@ def conv(x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, out: np.nd
     """Writes the convolution of x (N, C, H, W) with weights (O, C * KH * KW) to out (N, O, positions)."""
     for image, target in zip(x, out):
         for first, last in blocks.rows:
-            np.matmul(weights, blocks.columns(image, first, last), out=target[:, blocks.positions(first, last)])
+            products.matmul(weights, blocks.columns(image, first, last), target[:, blocks.positions(first, last)])
         if bias is not None:
             _add_to_columns(target, bias)
 
@@ -124,7 +125,7 @@ def conv_input(g: np.ndarray, weights: np.ndarray, out: np.ndarray, blocks: Bloc
     transposed = weights.T
     for given, image in zip(g, out):
         for first, last in blocks.rows:
-            columns = np.matmul(transposed, given[:, blocks.positions(first, last)], out=blocks.empty(first, last))
+            columns = products.matmul(transposed, given[:, blocks.positions(first, last)], blocks.empty(first, last))
             blocks.add(columns, first, last, image)
 
 
@@ -135,7 +136,7 @@ def conv_weight(x: np.ndarray, g: np.ndarray, blocks: Blocks) -> np.ndarray:
     for image, given in zip(x, g):
         for first, last in blocks.rows:
             # The transposed product: with the columns in front BLAS takes them as they lie, a quarter faster.
-            part = np.matmul(blocks.columns(image, first, last), given[:, blocks.positions(first, last)].T, out=part)
+            part = products.matmul(blocks.columns(image, first, last), given[:, blocks.positions(first, last)].T, part)
             if total is None:
                 total, part = part, None
             else:

@@ -22,7 +22,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.dtypes import HALVES, dtype
 from distgrad.families import contraction_rows
-from distgrad.kernels import compiled
+from distgrad.kernels import compiled, products
 from distgrad.meta import TensorMeta, broadcast_shapes
 from distgrad.op import MetaResult, Op, Row
 from distgrad.ops import across_blocks
@@ -59,8 +59,8 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if _half(a.dtype):
         return _product(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:
-        return np.matmul(a.reshape(prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[1])
-    return np.matmul(a, b)
+        return products.matmul(a.reshape(prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[1])
+    return products.matmul(a, b)
 
 
 def _mt(x: Any) -> Any:
@@ -334,7 +334,7 @@ def _pair(a: np.ndarray, b: np.ndarray, *, equation: str) -> np.ndarray:
         return np.multiply.outer(a, b)
     if plan is None or a.dtype.kind == "b":  # numpy's matmul of bool is a logical or of products, as einsum's is
         return np.einsum(equation, a, b)
-    product = np.matmul(_brought(a, plan.a), _brought(b, plan.b))
+    product = products.matmul(_brought(a, plan.a), _brought(b, plan.b))
     return product if plan.shape is None else product.reshape(plan.shape).transpose(plan.order)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from distgrad import dtypes
 from distgrad.families import is_number
 from distgrad.grad_mode import mode
-from distgrad.kernels import compiled
+from distgrad.kernels import compiled, products
 from distgrad.meta import TensorMeta
 from distgrad.op import MetaResult, Op, Row
 
@@ -37,13 +37,13 @@ def _wide(value: Any) -> Any:
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Gives a @ b for (T, B, k) and (k, n), as one product of matrices."""
-    return (a.reshape(a.shape[0] * a.shape[1], a.shape[2]) @ b).reshape(*a.shape[:2], b.shape[1])
+    return products.matmul(a.reshape(a.shape[0] * a.shape[1], a.shape[2]), b).reshape(*a.shape[:2], b.shape[1])
 
 
 def _weight_gradient(d: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Gives the sum over steps and rows of the outer products of (T, B, m) and (T, B, n)."""
     steps = d.shape[0] * d.shape[1]
-    return d.reshape(steps, d.shape[2]).T @ x.reshape(steps, x.shape[2])
+    return products.matmul(d.reshape(steps, d.shape[2]).T, x.reshape(steps, x.shape[2]))
 
 
 class _Steps:
@@ -93,7 +93,7 @@ def _rnn_forward(pre: np.ndarray, h: np.ndarray, activate: Callable[..., np.ndar
     y = np.zeros((*pre.shape[:2], w_hh.shape[1]), pre.dtype)
     recurrent = w_hh.T
     for t in steps:
-        new = h @ recurrent
+        new = products.matmul(h, recurrent)
         new += pre[t]
         new = activate(new)
         live = steps.live(t)
@@ -109,7 +109,7 @@ def _rnn_backward(gy: np.ndarray, gh: np.ndarray, slope: np.ndarray, w_hh: np.nd
         live = steps.live(t)
         now = (gy[t] + gh) * slope[t]
         d[t] = _keep(live, now, 0)
-        gh = _keep(live, now @ w_hh, gh)
+        gh = _keep(live, products.matmul(now, w_hh), gh)
     return d, gh
 
 
@@ -142,7 +142,7 @@ def _lstm_forward(pre: np.ndarray, h: np.ndarray, c: np.ndarray, w_hh: np.ndarra
     project = None if not isinstance(w_hr, np.ndarray) else w_hr.T
     for t in steps:
         gates = workspace[t, :, : 4 * size]
-        np.add(pre[t], h @ recurrent, out=gates)
+        np.add(pre[t], products.matmul(h, recurrent), out=gates)
         np.tanh(gates, out=gates)
         np.multiply(gates, scale, out=gates)
         np.add(gates, offset, out=gates)
@@ -177,7 +177,7 @@ def _lstm_forward_together(x: np.ndarray, h: np.ndarray, c: np.ndarray, w_ih: np
     c, new_c, squashed = np.array(c, x.dtype), np.empty(c.shape, x.dtype), np.empty(c.shape, x.dtype)
     for t in steps:
         given[t, :, :width] = h
-        np.matmul(given[t], weights, out=arrived)
+        products.matmul(given[t], weights, arrived)
         np.tanh(arrived, out=arrived)
         lstm_cell(arrived, c, workspace[t], new_c)
         c, new_c = new_c, c
@@ -200,7 +200,7 @@ def _lstm_backward(gy: np.ndarray, gh: np.ndarray, gc: np.ndarray, c: np.ndarray
         workspace = workspace if workspace.flags.carray else workspace.copy()
         for t in steps.backward():
             lstm_cell_backward(workspace[t], previous[t], squashed[t], above[t], gh, gc, made[t])
-            np.matmul(made[t], w_hh, out=gh)
+            products.matmul(made[t], w_hh, gh)
         return made, made, gh, gc, 0.0
     slope = gates * (1 - gates)
     candidate, out = gates[..., 2 * size : 3 * size], gates[..., 3 * size :]
@@ -225,7 +225,7 @@ def _lstm_backward(gy: np.ndarray, gh: np.ndarray, gc: np.ndarray, c: np.ndarray
         if live is not None:
             dt *= live
         gc = _keep(live, to_c * gates[t, :, size : 2 * size], gc)
-        gh = _keep(live, dt @ w_hh, gh)
+        gh = _keep(live, products.matmul(dt, w_hh), gh)
     grad_projection = 0.0 if arrived is None else _weight_gradient(arrived, out * squashed)
     return d, d, gh, gc, grad_projection
 
@@ -236,7 +236,7 @@ def _gru_forward(pre: np.ndarray, h: np.ndarray, w_hh: np.ndarray, b_hh: Any, st
     workspace = np.empty((*pre.shape[:2], 4 * size), pre.dtype)
     recurrent = w_hh.T
     for t in steps:
-        again = h @ recurrent
+        again = products.matmul(h, recurrent)
         again += b_hh
         both = workspace[t, :, : 2 * size]
         np.add(pre[t, :, : 2 * size], again[:, : 2 * size], out=both)
@@ -275,7 +275,7 @@ def _gru_backward(gy: np.ndarray, gh: np.ndarray, before: np.ndarray, w_hh: np.n
         if live is not None:
             dt *= live
             d_in[t, :, 2 * size :] *= live
-        gh = _keep(live, now * update[t] + dt @ w_hh, gh)
+        gh = _keep(live, now * update[t] + products.matmul(dt, w_hh), gh)
     d_in[..., : 2 * size] = d_again[..., : 2 * size]
     return d_in, d_again, gh
 

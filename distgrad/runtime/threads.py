@@ -5,12 +5,12 @@ Invariant: what is reported is what the library says, never what a variable of t
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 from typing import Any
 
-_LIBRARIES = ("openblas", "mkl_rt", "libblis")
+from distgrad.kernels import blas
+
 _NAMES = [  # (set, get); numpy's wheels carry OpenBLAS with a prefix and a suffix of their own
     (f"{prefix}openblas_set_num_threads{suffix}", f"{prefix}openblas_get_num_threads{suffix}")
     for prefix, suffix in itertools.product(("scipy_", ""), ("64_", "", "_64"))
@@ -19,11 +19,8 @@ _NAMES = [  # (set, get); numpy's wheels carry OpenBLAS with a prefix and a suff
 
 def _loaded() -> list[tuple[Any, Any]]:
     """Gives the (set, get) functions of the libraries that are loaded."""
-    with open("/proc/self/maps") as maps:
-        paths = {line.split(maxsplit=5)[-1].rstrip() for line in maps if any(name in line for name in _LIBRARIES)}
     found = []
-    for path in sorted(paths):
-        library = ctypes.CDLL(path)
+    for library in blas.loaded():
         pair = next((names for names in _NAMES if hasattr(library, names[0]) and hasattr(library, names[1])), None)
         if pair is not None:
             found.append((getattr(library, pair[0]), getattr(library, pair[1])))
