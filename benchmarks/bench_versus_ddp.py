@@ -8,6 +8,9 @@ from the same parameters and their losses are compared, so that a wrong step can
 More models (`more_cases.py`) are measured when `--cases` names them. `--weak` adds steps of N times the batch: efficiency is
 one worker's (torch's) time at the plain batch over that of N. What N torch processes reach that have nothing to do with each
 other is the machine's own part in it. `--compile`: distgrad's steps are compiled.
+
+`--gbit 1`: as on nodes of their own with links of so many Gbit/s. All exchanges use sockets, and the kernel sends no faster
+on any of them (SO_MAX_PACING_RATE).
 """
 
 from __future__ import annotations
@@ -36,7 +39,25 @@ TOLERANCE = 2e-3  # of the losses, relative: float32, summed in another order, o
 COMPARED = 5  # steps
 
 
-def _torch_side(case: str, rank: int, world_size: int, port: int, scale: int) -> Any:
+def pace(gbit: float) -> None:
+    """Limits what each TCP socket of this process sends in a second."""
+    import os
+    import socket
+    import struct
+
+    pacing = 47  # SO_MAX_PACING_RATE, which Python's socket module does not name
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as found:
+                if found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM:
+                    found.setsockopt(socket.SOL_SOCKET, pacing, struct.pack("Q", int(gbit * 1e9 / 8)))
+        except OSError:  # closed meanwhile
+            continue
+
+
+def _torch_side(case: str, rank: int, world_size: int, port: int, scale: int, gbit: float) -> Any:
     import torch
     import torch.distributed as dist
 
@@ -53,6 +74,8 @@ def _torch_side(case: str, rank: int, world_size: int, port: int, scale: int) ->
     optimizer = torch.optim.Adam(model.parameters(), lr=chosen.lr)
 
     def steps(count: int) -> tuple[float, list[float]]:
+        if gbit and world_size > 1:
+            pace(gbit)
         losses = []
         started = time.perf_counter()
         for _ in range(count):
@@ -72,10 +95,16 @@ def _torch_side(case: str, rank: int, world_size: int, port: int, scale: int) ->
     return steps
 
 
-def _distgrad_side(case: str, workers: int, scale: int, compiled: bool) -> Any:
+def _distgrad_side(case: str, workers: int, scale: int, compiled: bool, gbit: float) -> Any:
     import distgrad as dg
 
-    dg.init("local", num_workers=workers)
+    dg.init("local", num_workers=workers, force_network=gbit > 0)
+    if gbit and workers > 1:
+        def paced(rows: Any) -> Any:
+            pace(gbit)
+            return rows
+
+        dg.map_shards(paced, dg.shard(dg.zeros(workers))).numpy()
     chosen = ALL_CASES[case]
     model = chosen.model(dg)
     model.load_state_dict({k: dg.from_numpy(v) for k, v in start_values(model).items()})
@@ -100,13 +129,15 @@ def _distgrad_side(case: str, workers: int, scale: int, compiled: bool) -> Any:
     return steps
 
 
-def serve(side: str, case: str, rank: int, world_size: int, port: int, scale: int, address: tuple[str, int]) -> None:
+def serve(
+    side: str, case: str, rank: int, world_size: int, port: int, scale: int, gbit: float, address: tuple[str, int]
+) -> None:
     """Answers "run so many steps" until told to stop; every process of a side runs this."""
     with Client(address, authkey=b"bench") as connection:
         if side in ("torch", "apart"):
-            steps = _torch_side(case, *((rank, world_size) if side == "torch" else (0, 1)), port, scale)
+            steps = _torch_side(case, *((rank, world_size) if side == "torch" else (0, 1)), port, scale, gbit)
         else:
-            steps = _distgrad_side(case, world_size, scale, side == "compiled")
+            steps = _distgrad_side(case, world_size, scale, side == "compiled", gbit)
         connection.send(rank)
         while (count := connection.recv()) is not None:
             connection.send(steps(count))
@@ -119,13 +150,13 @@ def serve(side: str, case: str, rank: int, world_size: int, port: int, scale: in
 class Side:
     """The processes of one side, ready and waiting."""
 
-    def __init__(self, side: str, case: str, world_size: int, scale: int, listener: Listener) -> None:
+    def __init__(self, side: str, case: str, world_size: int, scale: int, gbit: float, listener: Listener) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         count = world_size if side in ("torch", "apart") else 1
         self.processes = [
             subprocess.Popen([sys.executable, os.path.abspath(__file__), "--serve", side, case, str(rank),
-                              str(world_size), str(port), str(scale), str(listener.address[1])])
+                              str(world_size), str(port), str(scale), str(gbit), str(listener.address[1])])
             for rank in range(count)
         ]
         ready: dict[int, Connection] = {}
@@ -152,7 +183,9 @@ class Side:
             process.wait(timeout=60)
 
 
-def compare(case: str, workers: int, rounds: int, weak: bool, compiled: bool, listener: Listener) -> dict[str, Any]:
+def compare(
+    case: str, workers: int, rounds: int, weak: bool, compiled: bool, gbit: float, listener: Listener
+) -> dict[str, Any]:
     """Gives medians and ratios of one case."""
     ours = "compiled" if compiled else "distgrad"
     names = {
@@ -166,7 +199,7 @@ def compare(case: str, workers: int, rounds: int, weak: bool, compiled: bool, li
     sides = {}
     try:
         for name, (side, size, scale) in names.items():
-            sides[name] = Side(side, case, size, scale, listener)
+            sides[name] = Side(side, case, size, scale, gbit, listener)
         losses = {name: side.run(COMPARED)[1] for name, side in sides.items()}
         reference = np.array(losses["torch_1"])
         for name, values in losses.items():
@@ -200,19 +233,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--weak", action="store_true", help="also the batch grown with the workers")
     parser.add_argument("--compile", action="store_true", help="distgrad's steps are compiled")
+    parser.add_argument("--gbit", type=float, default=0.0, help="the speed of links between processes")
     parser.add_argument("--json")
     given = parser.parse_args()
     rows = []
     with Listener(("127.0.0.1", 0), authkey=b"bench") as listener:
         for case in given.cases:
-            rows.append(compare(case, given.workers, given.rounds, given.weak, given.compile, listener))
+            rows.append(compare(case, given.workers, given.rounds, given.weak, given.compile, given.gbit, listener))
             table(rows[-1:])
-    write(given.json, {"rows": rows})
+    write(given.json, {"gbit": given.gbit, "rows": rows})
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        side, case, rank, world_size, port, scale, parent = sys.argv[2:9]
-        serve(side, case, int(rank), int(world_size), int(port), int(scale), ("127.0.0.1", int(parent)))
+        side, case, rank, world_size, port, scale, gbit, parent = sys.argv[2:10]
+        serve(side, case, int(rank), int(world_size), int(port), int(scale), float(gbit), ("127.0.0.1", int(parent)))
     else:
         main()
