@@ -9,13 +9,14 @@ More models (`more_cases.py`) are measured when `--cases` names them. `--weak` a
 one worker's (torch's) time at the plain batch over that of N. What N torch processes reach that have nothing to do with each
 other is the machine's own part in it. `--compile`: distgrad's steps are compiled.
 
-`--gbit 1`: as on nodes of their own with links of so many Gbit/s. All exchanges use sockets, and the kernel sends no faster
-on any of them (SO_MAX_PACING_RATE).
+`--gbit 1`: every worker on a node of its own (`cluster/local_nodes.py`) with links of so many Gbit/s: all exchanges use
+sockets, and the kernel sends no faster on any of them (SO_MAX_PACING_RATE).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import statistics
@@ -95,10 +96,10 @@ def _torch_side(case: str, rank: int, world_size: int, port: int, scale: int, gb
     return steps
 
 
-def _distgrad_side(case: str, workers: int, scale: int, compiled: bool, gbit: float) -> Any:
+def _distgrad_side(case: str, workers: int, scale: int, compiled: bool, gbit: float, address: str) -> Any:
     import distgrad as dg
 
-    dg.init("local", num_workers=workers, force_network=gbit > 0)
+    dg.init(address, num_workers=workers)
     if gbit and workers > 1:
         def paced(rows: Any) -> Any:
             pace(gbit)
@@ -133,18 +134,24 @@ def serve(
     side: str, case: str, rank: int, world_size: int, port: int, scale: int, gbit: float, address: tuple[str, int]
 ) -> None:
     """Answers "run so many steps" until told to stop; every process of a side runs this."""
-    with Client(address, authkey=b"bench") as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(Client(address, authkey=b"bench"))
         if side in ("torch", "apart"):
             steps = _torch_side(case, *((rank, world_size) if side == "torch" else (0, 1)), port, scale, gbit)
         else:
-            steps = _distgrad_side(case, world_size, scale, side == "compiled", gbit)
+            ray_address = "local"
+            if gbit and world_size > 1:
+                sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "cluster"))
+                from local_nodes import LocalNodes
+
+                ray_address = stack.enter_context(LocalNodes(nodes=world_size, cpus_per_node=1)).address
+            import distgrad as dg
+
+            stack.callback(dg.shutdown)
+            steps = _distgrad_side(case, world_size, scale, side == "compiled", gbit, ray_address)
         connection.send(rank)
         while (count := connection.recv()) is not None:
             connection.send(steps(count))
-    if side not in ("torch", "apart"):
-        import distgrad as dg
-
-        dg.shutdown()
 
 
 class Side:

@@ -76,3 +76,7 @@ class CollectiveTimeout(InfrastructureError, TimeoutError):
 
 class ClusterError(InfrastructureError):
     """The cluster could not be reached or did not give the workers asked for."""
+
+
+FATAL = (InfrastructureError, WireError, GroupAborted)
+"""After these, workers may disagree about where they are: the session is over. Other errors are an operation's own."""

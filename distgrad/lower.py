@@ -16,6 +16,7 @@ from distgrad.program import Instruction, Program, check, render, with_frees
 
 BUCKET_BYTES = 25 << 20
 FIRST_BUCKET_BYTES = 1 << 20  # a small first bucket gets the exchange going early
+AHEAD_BYTES = 1 << 20  # of a bucket whose exchange goes on beside what is computed: the last one is waited for
 ALONG_BYTES = 1024  # whole values of no more are sent to all workers along with the slices of others
 
 
@@ -56,8 +57,8 @@ class Recorded:
         self.key = tuple(key)
 
 
-def lower(recorded: Recorded, *, buckets: bool = True) -> Program:
-    """Gives the program of recorded calls."""
+def lower(recorded: Recorded, *, buckets: bool = True, ahead: bool = False) -> Program:
+    """Gives the program of recorded calls. `ahead`: its reductions go on while later instructions compute."""
     registers: dict[int, int] = {id(node): i for i, node in enumerate(recorded.inputs)}
     number = len(recorded.inputs)
     count = number + len(recorded.numbers)
@@ -111,7 +112,7 @@ def lower(recorded: Recorded, *, buckets: bool = True) -> Program:
         outputs.append(register)
     early = set()  # what is reduced to slices need not be whole for longer than it takes to fill a bucket
     for instruction in instructions:
-        if _reduces(instruction) and _sliced(instruction):
+        if _reduces(instruction) and (ahead or _sliced(instruction)):
             after.setdefault(made[instruction.ins[0]], []).append(instruction)
             early.add(instruction.outs[0])
     instructions = [
@@ -119,9 +120,9 @@ def lower(recorded: Recorded, *, buckets: bool = True) -> Program:
         for one in (*(() if instruction.outs and instruction.outs[0] in early else (instruction,)), *after.get(i, ()))
     ]
     if buckets:
-        instructions = bucketed(instructions)
+        instructions = bucketed(instructions, ahead)
     program = Program(
-        tuple(n.spec for n in recorded.inputs), len(recorded.numbers), tuple(instructions), tuple(outputs), count,
+        tuple(n.spec for n in recorded.inputs), len(recorded.numbers), tuple(instructions), tuple(outputs), count, ahead,
     )
     return check(with_frees(program))
 
@@ -164,12 +165,12 @@ def _sliced(instruction: Instruction) -> bool:
     return isinstance(target, Shard) and target.dim == 0 and instruction.in_specs[0].placement.reduce == "sum"
 
 
-def bucketed(instructions: list[Instruction]) -> list[Instruction]:
+def bucketed(instructions: list[Instruction], ahead: bool = False) -> list[Instruction]:
     """Joins reductions of one dtype into buckets; each goes where its last part or first reader is."""
     result: list[Instruction] = []
     waiting: list[Instruction] = []
     size = 0
-    limit = FIRST_BUCKET_BYTES
+    limit, next_limit = FIRST_BUCKET_BYTES, AHEAD_BYTES if ahead else BUCKET_BYTES
 
     def close() -> None:
         nonlocal waiting, size
@@ -194,9 +195,9 @@ def bucketed(instructions: list[Instruction]) -> list[Instruction]:
                 close()
             waiting.append(instruction)
             size += spec.meta.nbytes
-            if size >= (BUCKET_BYTES if any(map(_sliced, waiting)) else limit):
+            if size >= (next_limit if any(map(_sliced, waiting)) else limit):
                 close()
-                limit = BUCKET_BYTES
+                limit = next_limit
             continue
         result.append(instruction)
     close()

@@ -50,7 +50,7 @@ class Program:
     """Instructions with their inputs and outputs.
 
     `inputs` are the specs of the first registers, `numbers` how many Python numbers follow, `outputs` the registers
-    to keep, `registers` how many there are in all.
+    to keep, `registers` how many there are in all. `ahead`: reductions go on while later instructions compute.
     """
 
     inputs: tuple[Spec, ...]
@@ -58,6 +58,7 @@ class Program:
     instructions: tuple[Instruction, ...]
     outputs: tuple[int, ...]
     registers: int = 0
+    ahead: bool = False
 
     def __str__(self) -> str:
         return render(self)

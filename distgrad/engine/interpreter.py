@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,11 +49,28 @@ class Context:
     outs: tuple[Any, ...]
 
 
-class _Step:
-    """An instruction made ready for one rank: attributes localized, context built."""
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Yielded in an exchange's place: it may go on beside what follows. What is sent back is a ticket for its end."""
 
-    __slots__ = ("attrs", "bucket", "casts", "context", "free", "function", "generator", "ins", "instruction", "into", "outs",
-                 "reuses", "single")
+    exchange: Any
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Yielded for the result of an exchange that was begun."""
+
+    ticket: Any
+
+
+class _Step:
+    """An instruction made ready for one rank: attributes localized, context built.
+
+    `begins`: its exchange goes on beside what follows; `ends` are the steps whose exchanges must be over before this one.
+    """
+
+    __slots__ = ("attrs", "begins", "bucket", "casts", "context", "ends", "free", "function", "generator", "ins",
+                 "instruction", "into", "outs", "reuses", "single")
 
     def __init__(self, instruction: Instruction, rank: int, world_size: int) -> None:
         op = instruction.op
@@ -68,6 +85,7 @@ class _Step:
         )
         self.ins, self.outs, self.free = instruction.ins, instruction.outs, instruction.free
         self.bucket = op.name == "bucket"
+        self.begins, self.ends = False, ()
         self.single = len(instruction.outs) == 1 and not self.bucket
         self.reuses = op.reuses if instruction.through is None else getattr(instruction.through, "reuses", False)
         self.into = _overwritable(instruction, rank) if isinstance(op.kernel, np.ufunc) and self.single else ()
@@ -138,11 +156,12 @@ def _alone(kernel: Any, context: Context, *values: Any, **attrs: Any) -> Any:
 class _Blocks:
     """A segment made ready: its steps for every block, and for the rows in one piece."""
 
-    __slots__ = ("blocks", "crossing", "free", "inputs", "offsets", "plain", "rank", "sums")
+    __slots__ = ("blocks", "crossing", "ends", "free", "inputs", "offsets", "plain", "rank", "sums")
 
     def __init__(self, program: Program, segment: blocks.Segment, rank: int, world_size: int) -> None:
         inside = program.instructions[segment.start : segment.stop]
         self.plain = [_Step(i, rank, world_size) for i in inside]
+        self.ends: tuple[_Step, ...] = ()
         known: dict[tuple[int, int], _Step] = {}
         self.blocks = [
             [_of_block(known, position, i, rank, segment, block) for position, i in enumerate(inside)]
@@ -235,6 +254,33 @@ class Prepared:
             self.steps.append(_Blocks(program, segment, rank, world_size))
             position = segment.stop
         self.steps += [_Step(i, rank, world_size) for i in program.instructions[position:]]
+        if program.ahead and memory is None:
+            _begin_ahead(self.steps)
+
+
+def _begin_ahead(steps: Sequence[_Step | _Blocks]) -> None:
+    """Finds the reductions beside which something can be computed, and who waits for them."""
+    for position, step in enumerate(steps):
+        if type(step) is not _Step or not step.generator or not isinstance(step.context.ins[0].placement, Partial):
+            continue
+        first = next((p for p in range(position + 1, len(steps)) if _reads(steps[p], step.outs)), len(steps))
+        if all(type(other) is _Step and other.generator for other in steps[position + 1 : first]):
+            continue
+        step.begins = True
+        if first < len(steps):
+            steps[first].ends += (step,)
+
+
+def _reads(step: _Step | _Blocks, registers: Collection[int]) -> bool:
+    return any(r in registers for inner in (step.plain if isinstance(step, _Blocks) else [step]) for r in inner.ins)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An exchange that goes on, and what was missing of its inputs on this rank."""
+
+    ticket: Any
+    poisons: list[Failure | None] | None
 
 
 def run(
@@ -243,8 +289,8 @@ def run(
     """Runs a program; gives the outputs, each an array or a `Failure`. `inputs` is emptied.
 
     A generator: it yields the generator of every exchange and is sent back the exchange's result, or a Failure when its
-    own code raised. Failures that begin on this rank are appended. The caller sets numpy's error state: a generator must
-    not change it between its steps.
+    own code raised; or it yields `Begin` and `End`, all of them within the run. Failures that begin on this rank are
+    appended. The caller sets numpy's error state: a generator must not change it between its steps.
     """
     program = prepared.program
     registers: list[Any] = [None] * program.registers
@@ -253,9 +299,12 @@ def run(
     registers[count : count + len(numbers)] = numbers
     inputs.clear()  # an array whose slot has ended is the registers' alone
     steps, position = prepared.steps, 0
+    begun: dict[_Step, _Begun] = {}
     while position < len(steps):
         step = steps[position]
         position += 1
+        for earlier in step.ends:
+            yield from _ended(earlier, begun, registers, rank, sequence, failures)
         if type(step) is _Blocks:
             if not step.run(registers):
                 steps, position = [*step.plain, *steps[position:]], 0
@@ -270,40 +319,74 @@ def run(
         outs: Any = poison
         if poison is None or step.generator:
             try:
-                if poison is not None:
-                    values, poisons = _stand_ins(step, values), values
+                poisons = [value if type(value) is Failure else None for value in values] if poison is not None else None
+                if poisons is not None:
+                    values = _stand_ins(step, values)
                 if step.casts is not None:
                     values = [v if c is None else convert(v, c) for v, c in zip(values, step.casts)]
                 if step.generator:
                     attrs = step.attrs
                     if step.reuses:
                         attrs = {**attrs, "reuse": [r in step.free and _owned(values, p) for p, r in enumerate(step.ins)]}
-                    outs = yield step.function(step.context, *values, **attrs)
-                    if type(outs) is Failure and poison is None:
-                        outs = _failure(step, rank, sequence, values, outs)
-                        failures.append(outs)
+                    exchange = step.function(step.context, *values, **attrs)
+                    if step.begins:
+                        begun[step] = _Begun((yield Begin(exchange)), poisons)
+                    else:
+                        outs = yield exchange
+                        outs = _received(step, outs, poisons, rank, sequence, failures)
+                    del exchange
                 else:
                     outs = step.compute(values)
-                if poison is not None:
-                    # A bucket's values are independent of each other; anything else is lost as a whole.
-                    outs = poison if type(outs) is Failure or not step.bucket else [
-                        p if type(p) is Failure else o for p, o in zip(poisons, outs)
-                    ]
             except Exception as error:  # any error of a kernel is the program's, and goes to the driver
-                outs = _failure(step, rank, sequence, values, error)
+                outs = _failure(step, rank, sequence, [getattr(v, "shape", ()) for v in values], error)
                 failures.append(outs)
-        if type(outs) is Failure:
-            for register in step.outs:
-                registers[register] = outs
-        elif step.single:
-            registers[step.outs[0]] = outs if type(outs) is np.ndarray else np.asarray(outs)
-        else:
-            for register, out in zip(step.outs, outs):
-                registers[register] = out if type(out) is np.ndarray or type(out) is Failure else np.asarray(out)
+        if step not in begun:
+            _keep(step, outs, registers)
         del values, outs
         for register in step.free:
             registers[register] = None
+    for step in list(begun):
+        yield from _ended(step, begun, registers, rank, sequence, failures)
     return [registers[r] for r in program.outputs]
+
+
+def _keep(step: _Step, outs: Any, registers: list[Any]) -> None:
+    """Puts what an instruction gives into its registers."""
+    if type(outs) is Failure:
+        for register in step.outs:
+            registers[register] = outs
+    elif step.single:
+        registers[step.outs[0]] = outs if type(outs) is np.ndarray else np.asarray(outs)
+    else:
+        for register, out in zip(step.outs, outs):
+            registers[register] = out if type(out) is np.ndarray or type(out) is Failure else np.asarray(out)
+
+
+def _received(
+    step: _Step, outs: Any, poisons: list[Failure | None] | None, rank: int, sequence: int, failures: list[Failure]
+) -> Any:
+    """Gives what an exchange gave, or the failure in its place. `poisons`: what was missing of its inputs on this rank."""
+    if type(outs) is Failure and poisons is None:
+        shapes = [spec.local_shape(rank) for spec in step.context.ins if not isinstance(spec, type)]
+        outs = _failure(step, rank, sequence, shapes, outs)
+        failures.append(outs)
+    if poisons is None:
+        return outs
+    # A bucket's values are independent of each other; anything else is lost as a whole.
+    if type(outs) is Failure or not step.bucket:
+        return next(poison for poison in poisons if poison is not None)
+    return [out if poison is None else poison for poison, out in zip(poisons, outs)]
+
+
+def _ended(
+    step: _Step, begun: dict[_Step, _Begun], registers: list[Any], rank: int, sequence: int, failures: list[Failure]
+) -> Generator[Any, Any, None]:
+    """Waits for the exchange of a step, if it was begun and is not over, and keeps what it gives."""
+    waiting = begun.pop(step, None)
+    if waiting is None:
+        return
+    outs = yield End(waiting.ticket)
+    _keep(step, _received(step, outs, waiting.poisons, rank, sequence, failures), registers)
 
 
 def _stand_ins(step: _Step, values: list[Any]) -> list[Any]:
@@ -323,8 +406,9 @@ def _trace(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def _failure(step: _Step, rank: int, sequence: int, values: list[Any], error: Any) -> Failure:
-    shapes = tuple(tuple(getattr(v, "shape", ())) for v in values)
+def _failure(step: _Step, rank: int, sequence: int, given: Sequence[Any], error: Any) -> Failure:
+    """Gives the failure of an instruction whose inputs have the shapes `given` on this rank."""
+    shapes = tuple(map(tuple, given))
     call, op = step.instruction.call, step.instruction.op.name
     if isinstance(error, Failure):
         return Failure(sequence, call, op, rank, error.error, error.message, shapes, error.trace)

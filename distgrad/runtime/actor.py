@@ -147,7 +147,7 @@ class WorkerActor:
         if self._over:
             return None, group.bytes_sent, group.collectives, None
         try:
-            reply = drive(self._worker.carry_out(unpack_messages(*batch)), rank, group.run)
+            reply = drive(self._worker.carry_out(unpack_messages(*batch)), rank, group.carry_out)
         except BaseException:
             self._over = True
             raise

@@ -11,12 +11,14 @@ from distgrad.runtime.messages import Message, Reply
 class Backend(Protocol):
     """The seam below the coordinator: the local group or Ray actors. Batches are carried out in order.
 
-    `wait` returns when a reply has come or none is awaited; `replies` gives those that have come and never waits.
+    `overlaps`: what workers send each other is on its way while they compute. `wait` returns when a reply has come or none
+    is awaited; `replies` gives those that have come and never waits.
     """
 
     world_size: int
     transport: str
     in_process: bool
+    overlaps: bool
 
     @property
     def nodes(self) -> int: ...

@@ -148,9 +148,8 @@ def flat_bytes(array: np.ndarray) -> np.ndarray:
 # Drivers
 
 
-def run(generator: Collective, transport: Transport) -> Any:
-    """Runs one collective over `transport` and returns its result."""
-    answer: Any = None
+def run(generator: Collective, transport: Transport, answer: Any = None) -> Any:
+    """Runs one collective over `transport` and returns its result. `answer`: to what it has yielded already."""
     try:
         while True:
             request = generator.send(answer)

@@ -383,7 +383,7 @@ class Coordinator:
             self._programs.move_to_end(recorded.key)
             self.stats.programs_reused += 1
             return known
-        program = lower(recorded)
+        program = lower(recorded, ahead=self.backend.overlaps)
         identity = next(self._program_ids)
         self._programs[recorded.key] = (identity, program)
         self._keys[identity] = recorded.key

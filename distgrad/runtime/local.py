@@ -17,6 +17,7 @@ class LocalGroup:
 
     transport = "in-process"
     in_process = True
+    overlaps = False
 
     def __init__(self, world_size: int, memory: int | None = None) -> None:
         self.world_size = world_size

@@ -50,11 +50,15 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A frame to come: its round, its length in bytes, and the memory for its bytes if they are not only to be looked at."""
+    """A frame to come: its round, its length in bytes, and the memory for its bytes if they are not only to be looked at.
+
+    `code`: of its dtype, where that is not the one of all frames.
+    """
 
     sequence: int
     length: int
     into: np.ndarray | None = None
+    code: int | None = None
 
 
 _HEADER, _PREFIX, _BODY, _MESSAGE = range(4)
@@ -145,6 +149,9 @@ class Network:
     def __init__(self, rank: int, world_size: int, identity: Identity, secret: bytes, host: str) -> None:
         self.rank, self.world_size, self.identity, self.secret = rank, world_size, identity, secret
         self.peers: dict[int, _Connection] = {}
+        self._unsent: dict[int, list[memoryview]] = {}  # of rounds that were begun
+        self._coming: dict[int, _Incoming] = {}
+        self._arrived: dict[int, list[np.ndarray | None]] = {}  # by round
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener: socket.socket | None = socket.create_server(
             (host, 0), family=family, backlog=max(world_size, 8)
@@ -246,6 +253,10 @@ class Network:
         check: Check,
     ) -> None:
         """Sends and receives the frames of one round; puts read-only views of what arrived into `received`."""
+        if self._arrived:  # frames of rounds that were begun are on the way before these
+            self.begin(sequence, send, expect, code)
+            received[:] = self.finish(sequence, check)
+            return
         outgoing: dict[int, list[memoryview]] = {}
         incoming: dict[int, _Incoming] = {}
         for rank in self.peers:
@@ -260,6 +271,35 @@ class Network:
             received[rank] = frame
 
         self._transfer(outgoing, incoming, code, keep, check)
+
+    def begin(self, sequence: int, send: Sequence[Payload | None], expect: Sequence[int], code: int) -> None:
+        """Sends as much of a round's frames as the sockets take now; `finish` does the rest.
+
+        What is to be sent may not be written before the round is finished.
+        """
+        self._arrived[sequence] = [None] * self.world_size
+        for rank in self.peers:
+            payload = send[rank]
+            size = payload_bytes(payload)
+            if payload is not None and size:
+                self._unsent.setdefault(rank, []).extend(self._frame(rank, sequence, payload, size, code))
+            if expect[rank]:
+                frame = Expected(sequence, expect[rank], np.empty(expect[rank], np.uint8), code)
+                if rank in self._coming:
+                    self._coming[rank].frames.append(frame)
+                else:
+                    self._coming[rank] = _Incoming([frame])
+        for rank in list(self._unsent):
+            self._push(rank, self._unsent)
+
+    def finish(self, sequence: int, check: Check) -> list[np.ndarray | None]:
+        """Returns what every rank sent in a round that was begun, when it and all that this rank sends is through."""
+
+        def keep(rank: int, number: int, frame: np.ndarray) -> None:
+            self._arrived[number][rank] = frame
+
+        self._transfer(self._unsent, self._coming, 0, keep, check, until=sequence)
+        return self._arrived.pop(sequence)
 
     def converse(
         self,
@@ -276,6 +316,8 @@ class Network:
         `frames` that has arrived, in order; the bytes are valid until it returns, and what it returns is sent next.
         What is to be sent may not be written before it was.
         """
+        for begun in list(self._arrived):  # their frames are on the way before these
+            self._arrived[begun] = self.finish(begun, check)
 
         def parts(sequence: int, payload: Payload) -> list[memoryview]:
             return self._frame(rank, sequence, payload, payload_bytes(payload), code)
@@ -299,8 +341,12 @@ class Network:
         code: int,
         deliver: Callable[[int, int, np.ndarray], None],
         check: Check,
+        until: int | None = None,
     ) -> None:
-        """Sends and receives until both are empty; `deliver` gets rank, sequence number and bytes of every frame."""
+        """Sends and receives until both are empty; `deliver` gets rank, sequence number and bytes of every frame.
+
+        With `until`, frames of later rounds than that one are not waited for.
+        """
         for rank in list(outgoing):
             self._push(rank, outgoing)
         poll = select.poll()
@@ -310,7 +356,7 @@ class Network:
             by_descriptor[connection.descriptor] = rank
             poll.register(connection.descriptor, self._events(rank, outgoing, incoming))
         next_look = time.monotonic() + TICK
-        while outgoing or incoming:
+        while outgoing or (incoming if until is None else _awaited(incoming, until)):
             for descriptor, events in poll.poll(TICK * 1000):
                 rank = by_descriptor[descriptor]
                 failed = events & (select.POLLERR | select.POLLHUP)
@@ -375,7 +421,7 @@ class Network:
                     destination=self.rank,
                     sequence=frame.sequence,
                     length=length,
-                    code=code,
+                    code=code if frame.code is None else frame.code,
                 )
                 if prefix > MAX_PREFIX:
                     raise WireError(f"frame from rank {rank} refused: its Arrow header has {prefix} bytes", source=rank)
@@ -398,6 +444,7 @@ class Network:
                 data = open_message(pa.py_buffer(state.message), length)
                 if frame.into is not None:
                     np.copyto(frame.into, data)
+                    data = frame.into
             else:
                 data = state.message
             state.frames.popleft()
@@ -427,6 +474,11 @@ class Network:
         for connection in self.peers.values():
             connection.socket.close()
             connection.buffer = np.empty(0, np.uint8)
+
+
+def _awaited(incoming: Mapping[int, _Incoming], until: int) -> bool:
+    """Says whether a frame of a round, or of an earlier one, has not arrived."""
+    return any(state.frames[0].sequence <= until for state in incoming.values())
 
 
 class _Acceptor:

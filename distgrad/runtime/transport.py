@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.errors import CollectiveTimeout, GroupAborted
+from distgrad.engine.interpreter import Begin, End
+from distgrad.errors import FATAL, CollectiveTimeout, GroupAborted
 from distgrad.runtime import heap, network_reduce, node_reduce, shared_reduce
 from distgrad.runtime.collectives import Collective, Exchange, Reduction, payload_bytes, run
 from distgrad.runtime.shared_memory import SharedMemory, SharedMemoryAddress
@@ -32,6 +33,18 @@ class Address:
     host: str
     port: int
     memory: SharedMemoryAddress
+
+
+class Ticket:
+    """An exchange that was begun: its first round is on the way. Or what came of it, where that was known at once."""
+
+    __slots__ = ("error", "exchange", "result", "sequence")
+
+    def __init__(self) -> None:
+        self.exchange: Collective | None = None
+        self.sequence = 0
+        self.result: Any = None
+        self.error: Exception | None = None
 
 
 class Group:
@@ -69,6 +82,7 @@ class Group:
         self._close_lock = threading.Lock()
         self._closed = False
         self._nodes: tuple[tuple[int, ...], ...] | None = None  # the ranks of each, where it pays to go by nodes
+        self._apart = False  # all ranks reach each other by the network
         heap.keep_freed_memory()
         identity = Identity.of(session, secret, epoch)
         self._memory = SharedMemory(rank, world_size, identity)
@@ -97,6 +111,7 @@ class Group:
         others = [address for address in addresses if address.rank != self.rank]
         near = {a.rank for a in others if a.node_id == self.node_id and not self.force_network}
         self._nodes = None if self.force_network else node_reduce.nodes_of([address.node_id for address in addresses])
+        self._apart = self.force_network or len({address.node_id for address in addresses}) == self.world_size
         wait = _Wait(self, "connect")
         try:
             self._memory.connect({a.rank: a.memory for a in others if a.rank in near})
@@ -116,12 +131,7 @@ class Group:
         """
         self._check_usable()
         received: list[np.ndarray | None] = [None] * self.world_size
-        if len(request.send) != self.world_size or len(request.expect) != self.world_size:
-            raise ValueError(
-                f"exchange: needs one entry per rank, got {len(request.send)} and {len(request.expect)} for {self.world_size}"
-            )
-        if payload_bytes(request.send[self.rank]) or request.expect[self.rank]:
-            raise ValueError(f"exchange: rank {self.rank} cannot send to itself; leave its own entry empty")
+        self._check_request(request)
         code = 0 if request.dtype is None else dtype_code(request.dtype)
         self._sequence += 1
         wait = _Wait(self, f"round {self._sequence}")
@@ -137,9 +147,20 @@ class Group:
             received.clear()  # views of the peers' memory, which an error that is kept must not keep
             self._fail(error)
             raise
+        self._count(request)
+        return received
+
+    def _check_request(self, request: Exchange) -> None:
+        if len(request.send) != self.world_size or len(request.expect) != self.world_size:
+            raise ValueError(
+                f"exchange: needs one entry per rank, got {len(request.send)} and {len(request.expect)} for {self.world_size}"
+            )
+        if payload_bytes(request.send[self.rank]) or request.expect[self.rank]:
+            raise ValueError(f"exchange: rank {self.rank} cannot send to itself; leave its own entry empty")
+
+    def _count(self, request: Exchange) -> None:
         self.bytes_sent += sum(map(payload_bytes, request.send))
         self.network_bytes += sum([payload_bytes(request.send[rank]) for rank in self._network.peers])
-        return received
 
     def reduce(self, request: Reduction) -> bool:
         """Reduces a bucket of ranks on one node, of two ranks on two, or by nodes; returns whether it was such a case.
@@ -170,9 +191,67 @@ class Group:
             raise
         return True
 
+    def carry_out(self, item: Any) -> Any:
+        """Carries out what a program yields: a collective, or the beginning or the end of one."""
+        if type(item) is Begin:
+            return self.begin(item.exchange)
+        return self.end(item.ticket) if type(item) is End else self.run(item)
+
     def run(self, generator: Collective) -> Any:
         """Runs a collective together with the other ranks and returns its result on this one."""
         result = run(generator, self)
+        self.collectives += 1
+        return result
+
+    def begin(self, generator: Collective) -> Ticket:
+        """Sends what a collective's first round sends, as far as that can be done without waiting; returns a ticket.
+
+        Arrays of the collective may not be written before its end. Where ranks share memory nothing is gained, and all of
+        it is done. Raises as `exchange` does; what the collective itself raises is raised at its end.
+        """
+        ticket = Ticket()
+        try:
+            if not self._apart:
+                ticket.result = self.run(generator)
+                return ticket
+            request = generator.send(None)
+            while isinstance(request, Reduction):  # that takes all its rounds at once
+                request = generator.send(False)
+        except StopIteration as stop:
+            ticket.result = stop.value
+            return ticket
+        except FATAL:
+            raise
+        except Exception as error:
+            ticket.error = error
+            return ticket
+        self._check_usable()
+        self._check_request(request)
+        self._sequence += 1
+        code = 0 if request.dtype is None else dtype_code(request.dtype)
+        try:
+            self._network.begin(self._sequence, request.send, request.expect, code)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self._count(request)
+        ticket.exchange, ticket.sequence = generator, self._sequence
+        return ticket
+
+    def end(self, ticket: Ticket) -> Any:
+        """Waits for the rest of a collective that was begun and returns its result on this rank."""
+        if ticket.error is not None:
+            raise ticket.error
+        if ticket.exchange is None:
+            return ticket.result
+        self._check_usable()
+        wait = _Wait(self, f"round {ticket.sequence}")
+        try:
+            received = self._network.finish(ticket.sequence, wait.check)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        result = run(ticket.exchange, self, received)
         self.collectives += 1
         return result
 

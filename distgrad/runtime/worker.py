@@ -13,7 +13,7 @@ import numpy as np
 from distgrad.engine import blocks, interpreter
 from distgrad.engine.interpreter import Failure, Prepared
 from distgrad.engine.needs import Notice, largest, most_exchanged
-from distgrad.errors import GroupAborted, InfrastructureError, WireError
+from distgrad.errors import FATAL, WireError
 from distgrad.runtime import heap
 from distgrad.runtime.messages import Again, Define, Fetch, Forget, Free, Keep, Message, Put, Release, Reply, Run
 
@@ -129,7 +129,7 @@ def drive(steps: Generator[Any, Any, Reply], rank: int, run: Callable[[Any], Any
                 return stop.value
             try:
                 answer = run(item)
-            except (InfrastructureError, WireError, GroupAborted):
+            except FATAL:
                 raise
             except Exception as error:  # its own code, which fails alike on every rank: an index out of range, say
                 answer = interpreter.raised(rank, error)
