@@ -212,7 +212,7 @@ def test_values_and_gradients_are_those_of_one_process(case: Case, workers: int)
 def test_large_tensors_stay_in_parts(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     programs: list[Program] = []
     lower = coordinator.lower
-    monkeypatch.setattr(coordinator, "lower", lambda recorded: programs.append(lower(recorded)) or programs[-1])
+    monkeypatch.setattr(coordinator, "lower", lambda recorded, **how: programs.append(lower(recorded, **how)) or programs[-1])
     inputs = case.make(LARGE)
     expected = local(case, inputs)
     large = max(value.nbytes for value in inputs)
