@@ -176,7 +176,7 @@ linear = Op(
 
 def _linear_bias(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
     y = _product(x, w.T)  # fresh memory: the bias is added in place
-    if y.size >= compiled.LEAST and compiled.fits(y) and b.dtype == y.dtype and compiled.fits(b):
+    if b.size > 1 and y.size >= compiled.LEAST and compiled.fits(y) and b.dtype == y.dtype and compiled.fits(b):
         from distgrad.kernels import elementwise
 
         return elementwise.add_to_rows(y, b)

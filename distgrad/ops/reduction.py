@@ -79,6 +79,10 @@ def _add_up(x: np.ndarray, axis: Axes, keepdims: bool) -> np.ndarray:
     if x.size < 4096:
         return _add(x, axis=axis, keepdims=keepdims)
     shape = reduced_shape(x.shape, axis, keepdims)
+    if max(shape, default=1) == 1 and x.flags.c_contiguous and compiled.enabled():  # all elements
+        from distgrad.kernels.sums import sum_rows
+
+        return sum_rows(x.reshape(1, x.size)).reshape(shape)
     factor = 1
     for a in axis:  # what a broadcast repeats is the same number over again
         if x.strides[a] == 0 and x.shape[a] > 1:
