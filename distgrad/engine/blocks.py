@@ -19,7 +19,7 @@ from distgrad.placement import Partial, Replicate, Shard, Spec
 from distgrad.program import Instruction, Program, with_frees
 
 CACHE_BYTES = 2 << 20  # what a block may take: it is read again from a near cache, and starting its instructions costs little
-LEAST_BYTES = 32 << 20  # a segment that touches less is done sooner than cut
+LEAST_BYTES = 8 << 20  # a segment that touches less is done sooner than cut
 LEAST_ROWS = 256  # fewer make matrix products slow
 LEAST_BLOCK = 1 << 20  # bytes of a block's values where nothing smaller would keep a limit either
 _USER = ("map_call", "map_results")  # a user's function sees all rows of its worker
