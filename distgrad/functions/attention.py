@@ -17,6 +17,7 @@ from distgrad.functions.movement import cat
 from distgrad.functions.precision import in_float32
 from distgrad.ops.attention import attention_weights
 from distgrad.ops.elementwise import where
+from distgrad.ops.stairs import LEAST_ROWS, stair_product, stair_scores
 from distgrad.warn import warn_user
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
@@ -47,6 +48,10 @@ def scaled_dot_product_attention(
         key, value = _repeat_heads(query, key), _repeat_heads(query, value)
     if scale is None:
         scale = 1.0 / math.sqrt(query.shape[-1])
+    square = query.shape == key.shape and query.shape[:-1] == value.shape[:-1]
+    if is_causal and square and query.shape[-2] >= LEAST_ROWS and query.dtype.category == 2:
+        weights = attention_weights(stair_scores(query, key), scale=float(scale), causal=True)
+        return stair_product(dropout(weights, dropout_p, dropout_p > 0.0), value)
     if attn_mask is None and query.dtype.category == 2:
         weights = attention_weights(query @ key.transpose(-2, -1), scale=float(scale), causal=bool(is_causal))
         return dropout(weights, dropout_p, dropout_p > 0.0) @ value
