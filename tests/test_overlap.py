@@ -143,6 +143,22 @@ def test_rows_in_blocks_and_a_limit_of_memory(beginning, monkeypatch):
     same(ours, trained(2, None, False, steps=1)[1:])
 
 
+def test_other_exchanges_are_not_begun(beginning):
+    """Whatever else exchanges rows, with numbers or nothing among its inputs, is carried out where it stands."""
+    with dg.init(local_mode=True, num_workers=3, shard_threshold=0):
+        x = dg.shard(dg.from_numpy(ROWS)).requires_grad_()
+        y = dg.where(x.cumsum(0) > 0, 2.0, x).sort(0).values.flip(0)
+        loss = (y * y.roll(3, 0)).sum() + dg.cat([x, y]).logsumexp(0).sum()
+        loss.backward()
+        found = [loss.detach().numpy(), x.grad.numpy()]
+    x = dg.tensor(ROWS).requires_grad_()
+    y = dg.where(x.cumsum(0) > 0, 2.0, x).sort(0).values.flip(0)
+    loss = (y * y.roll(3, 0)).sum() + dg.cat([x, y]).logsumexp(0).sum()
+    loss.backward()
+    for ours, theirs in zip(found, [loss.detach().numpy(), x.grad.numpy()]):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_reductions_stand_where_their_gradients_are_made():
     with dg.init(local_mode=True, num_workers=2):
         programs: list[Program] = []

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,16 @@ def test_the_copy_leaves_nothing_behind_and_numpy_as_it_was() -> None:
     assert dict(os.environ) == before[0]
     assert not [name for name in set(os.listdir(tempfile.gettempdir())) - before[1] if "openblas" in name]
     assert [blas._core(library) for library in blas.loaded() if "numpy.libs" in library._name] == [b"SkylakeX"]
+
+
+def test_where_nothing_is_known_of_the_processor_numpy_multiplies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(blas, "_PROCESSORS", str(tmp_path / "none"))
+    assert blas._second() is None
+    other = tmp_path / "cpuinfo"
+    first = "vendor_id : AuthenticAMD\ncpu family : 26\nflags : fpu avx512f\n"
+    other.write_text(f"{first}\n{first.replace('26', '25')}")
+    monkeypatch.setattr(blas, "_PROCESSORS", str(other))
+    assert blas._second() is None  # a later family, whose loops of 64 bytes are whole
 
 
 @pytest.mark.parametrize("core", ["Haswell", "SkylakeX"])

@@ -261,7 +261,7 @@ class Prepared:
 def _begin_ahead(steps: Sequence[_Step | _Blocks]) -> None:
     """Finds the reductions beside which something can be computed, and who waits for them."""
     for position, step in enumerate(steps):
-        if type(step) is not _Step or not step.generator or not isinstance(step.context.ins[0].placement, Partial):
+        if type(step) is not _Step or not step.generator or not _reduces(step.instruction):
             continue
         first = next((p for p in range(position + 1, len(steps)) if _reads(steps[p], step.outs)), len(steps))
         if all(type(other) is _Step and other.generator for other in steps[position + 1 : first]):
@@ -269,6 +269,13 @@ def _begin_ahead(steps: Sequence[_Step | _Blocks]) -> None:
         step.begins = True
         if first < len(steps):
             steps[first].ends += (step,)
+
+
+def _reduces(instruction: Instruction) -> bool:
+    """Says whether an instruction does nothing but add up parts: a bucket, or what would be one of a single value."""
+    return instruction.op.name == "bucket" or (
+        instruction.op.name == "redistribute" and isinstance(instruction.in_specs[0].placement, Partial)
+    )
 
 
 def _reads(step: _Step | _Blocks, registers: Collection[int]) -> bool:

@@ -24,6 +24,7 @@ _LIBRARIES = ("openblas", "mkl_rt", "libblis")
 _PREFIX, _SUFFIX = "scipy_", "64_"  # of what numpy's wheels carry: sizes are 64 bits wide
 _CHOSEN, _BETTER = b"SkylakeX", b"Haswell"
 _FAMILY = 25  # AMD's Zen 3 and 4, of which the latter has AVX-512
+_PROCESSORS = "/proc/cpuinfo"
 _CHUNK = 64 << 20  # bytes copied at a time
 _lock = threading.Lock()
 _found: list[Product | None] = []
@@ -75,7 +76,9 @@ def _second() -> Product | None:
 
 def _is_zen4() -> bool:
     fields: dict[str, str] = {}
-    with open("/proc/cpuinfo") as lines:
+    if not os.path.exists(_PROCESSORS):  # not Linux
+        return False
+    with open(_PROCESSORS) as lines:
         for line in lines:
             name, _, value = line.partition(":")
             if not name.strip():
