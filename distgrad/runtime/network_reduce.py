@@ -31,7 +31,7 @@ def all_reduce(network: Network, sequence: int, work: Reduction, code: int, chec
             work.reduce_frames(received, 0, total)
 
         mine = work.to_send(0, total)
-        network.converse(other, [(sequence, mine)], [Expected(sequence, total * itemsize)], code, use_all, check)
+        network.converse(other, [(sequence, mine)], [Expected(sequence, total * itemsize, code)], code, use_all, check)
         return 1
 
     middle = total // 2
@@ -69,8 +69,8 @@ def all_reduce(network: Network, sequence: int, work: Reduction, code: int, chec
         other,
         [(sequence + n, work.own.pieces(*part(other, n))) for n in range(count) if length(other, n)],
         [
-            *(Expected(sequence + n, length(rank, n)) for n in range(count) if length(rank, n)),
-            *(Expected(sequence + count + n, size, into) for n, size, into in gathered),
+            *(Expected(sequence + n, length(rank, n), code) for n in range(count) if length(rank, n)),
+            *(Expected(sequence + count + n, size, code, into) for n, size, into in gathered),
         ],
         code,
         use,

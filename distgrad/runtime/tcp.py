@@ -50,15 +50,13 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A frame to come: its round, its length in bytes, and the memory for its bytes if they are not only to be looked at.
-
-    `code`: of its dtype, where that is not the one of all frames.
-    """
+    """A frame to come: its round, its length in bytes, the code of its dtype, and the memory for its bytes if they are not
+    only to be looked at."""
 
     sequence: int
     length: int
+    code: int
     into: np.ndarray | None = None
-    code: int | None = None
 
 
 _HEADER, _PREFIX, _BODY, _MESSAGE = range(4)
@@ -265,12 +263,12 @@ class Network:
             if payload is not None and size:
                 outgoing[rank] = self._frame(rank, sequence, payload, size, code)
             if expect[rank]:
-                incoming[rank] = _Incoming([Expected(sequence, expect[rank])])
+                incoming[rank] = _Incoming([Expected(sequence, expect[rank], code)])
 
         def keep(rank: int, _: int, frame: np.ndarray) -> None:
             received[rank] = frame
 
-        self._transfer(outgoing, incoming, code, keep, check)
+        self._transfer(outgoing, incoming, keep, check)
 
     def begin(self, sequence: int, send: Sequence[Payload | None], expect: Sequence[int], code: int) -> None:
         """Sends as much of a round's frames as the sockets take now; `finish` does the rest.
@@ -284,7 +282,7 @@ class Network:
             if payload is not None and size:
                 self._unsent.setdefault(rank, []).extend(self._frame(rank, sequence, payload, size, code))
             if expect[rank]:
-                frame = Expected(sequence, expect[rank], np.empty(expect[rank], np.uint8), code)
+                frame = Expected(sequence, expect[rank], code, np.empty(expect[rank], np.uint8))
                 if rank in self._coming:
                     self._coming[rank].frames.append(frame)
                 else:
@@ -298,7 +296,7 @@ class Network:
         def keep(rank: int, number: int, frame: np.ndarray) -> None:
             self._arrived[number][rank] = frame
 
-        self._transfer(self._unsent, self._coming, 0, keep, check, until=sequence)
+        self._transfer(self._unsent, self._coming, keep, check, until=sequence)
         return self._arrived.pop(sequence)
 
     def converse(
@@ -332,13 +330,12 @@ class Network:
             if answer is not None:
                 outgoing.setdefault(rank, []).extend(parts(*answer))
 
-        self._transfer(outgoing, {rank: _Incoming(frames)}, code, deliver, check)
+        self._transfer(outgoing, {rank: _Incoming(frames)}, deliver, check)
 
     def _transfer(
         self,
         outgoing: dict[int, list[memoryview]],
         incoming: dict[int, _Incoming],
-        code: int,
         deliver: Callable[[int, int, np.ndarray], None],
         check: Check,
         until: int | None = None,
@@ -361,7 +358,7 @@ class Network:
                 rank = by_descriptor[descriptor]
                 failed = events & (select.POLLERR | select.POLLHUP)
                 if rank in incoming and (events & select.POLLIN or failed):
-                    self._pull(rank, code, incoming, outgoing, deliver)
+                    self._pull(rank, incoming, outgoing, deliver)
                 if rank in outgoing and (events & select.POLLOUT or failed):
                     self._push(rank, outgoing)
                 wanted = self._events(rank, outgoing, incoming)
@@ -403,7 +400,6 @@ class Network:
     def _pull(
         self,
         rank: int,
-        code: int,
         incoming: dict[int, _Incoming],
         outgoing: dict[int, list[memoryview]],
         deliver: Callable[[int, int, np.ndarray], None],
@@ -421,7 +417,7 @@ class Network:
                     destination=self.rank,
                     sequence=frame.sequence,
                     length=length,
-                    code=code if frame.code is None else frame.code,
+                    code=frame.code,
                 )
                 if prefix > MAX_PREFIX:
                     raise WireError(f"frame from rank {rank} refused: its Arrow header has {prefix} bytes", source=rank)
