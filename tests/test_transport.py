@@ -1,78 +1,26 @@
 """Groups of real processes: every collective over every channel, and every way a wait can end."""
 
-import contextlib
-import hashlib
 import itertools
-import multiprocessing
 import os
 import pickle
 import signal
 import socket
 import threading
 import time
-import traceback
 from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
 import pytest
+from group_workers import CHANNELS, SETTINGS, Workers, close, connect, digest
 
-from distgrad.engine.interpreter import Begin, End
 from distgrad.errors import CollectiveTimeout, GroupAborted, WireError, WorkerLostError
 from distgrad.runtime import collectives, slices, taking, tcp
 from distgrad.runtime.collectives import Exchange, run_lockstep
 from distgrad.runtime.shared_memory import process_start_time
 from distgrad.runtime.transport import Group
 
-SETTINGS = {"session": "test", "secret": b"secret", "epoch": 1, "timeout": 20.0}
-CHANNELS = ["memory", "network", "mixed"]
-
-
 # What runs in the worker processes: commands are functions of this module, called with the process's state.
-
-
-def worker(pipe):
-    state = {}
-    while True:
-        command = pipe.recv()
-        if command is None:
-            return
-        function, args = command
-        try:
-            answer = (True, function(state, *args))
-        except Exception as error:
-            error.add_note(traceback.format_exc())
-            answer = (False, error)
-        pipe.send(answer)
-
-
-def make(state, rank, world_size, settings):
-    state["before"] = open_files()
-    state["group"] = Group(rank, world_size, **settings)
-    return state["group"].address()
-
-
-def connect(state, addresses):
-    state["group"].connect(addresses)
-
-
-def close(state):
-    """Closes the group and returns how many descriptors that leaves open beyond those before it was made."""
-    group = state.pop("group")
-    group.close()
-    group.close()
-    return len(open_files() - state["before"])
-
-
-def open_files():
-    """Descriptors with what they are, without the one that lists them."""
-    found = set()
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def seconds_until(state, kind, call, *args):
@@ -155,14 +103,6 @@ def battery(rank, world_size):
         yield slices.all_gather_all(rank, world_size, wholes, offsets[:2])
 
 
-def digest(result):
-    parts = result if isinstance(result, list) else [result]
-    text = [
-        None if part is None else (str(part.dtype), part.shape, np.ascontiguousarray(part).tobytes()) for part in parts
-    ]
-    return hashlib.sha256(pickle.dumps(text)).hexdigest()
-
-
 def run_battery(state):
     group = state["group"]
     digests = [digest(group.run(generator)) for generator in battery(group.rank, group.world_size)]
@@ -170,61 +110,6 @@ def run_battery(state):
 
 
 # The side of the tests
-
-
-class Workers:
-    """Processes that hold one rank each."""
-
-    def __init__(self, count):
-        context = multiprocessing.get_context("spawn")
-        self.pipes, self.processes = [], []
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=worker, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            self.pipes.append(ours)
-            self.processes.append(process)
-
-    def send(self, rank, function, *args):
-        self.pipes[rank].send((function, args))
-
-    def answer(self, rank, limit=40):
-        assert self.pipes[rank].poll(limit), f"no answer from worker {rank}"
-        good, value = self.pipes[rank].recv()
-        if not good:
-            raise value
-        return value
-
-    def all(self, function, *args, ranks=None):
-        ranks = range(len(self.pipes)) if ranks is None else ranks
-        for rank in ranks:
-            self.send(rank, function, *args)
-        return [self.answer(rank) for rank in ranks]
-
-    def make(self, world_size=None, channel="memory", each=lambda rank: {}, **settings):
-        """Makes a group of the first `world_size` processes and returns the addresses."""
-        world_size = world_size or len(self.pipes)
-        for rank in range(world_size):
-            given = SETTINGS | {"node_id": "node", "force_network": channel == "network"} | settings | each(rank)
-            if channel == "mixed":
-                given["node_id"] = "first" if rank < 2 else "second"
-            self.send(rank, make, rank, world_size, given)
-        return [self.answer(rank) for rank in range(world_size)]
-
-    def group(self, world_size=None, channel="memory", **settings):
-        addresses = self.make(world_size, channel, **settings)
-        self.all(connect, addresses, ranks=range(len(addresses)))
-
-    def end(self):
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            with contextlib.suppress(BrokenPipeError):  # a test killed it
-                pipe.send(None)
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
-            pipe.close()
 
 
 @pytest.fixture(scope="module")
@@ -260,73 +145,6 @@ def test_same_bits_as_in_lockstep(workers, world_size, channel):
     assert sum(sent for _, sent, _ in answers) == counter.bytes_sent
     assert set(os.listdir("/dev/shm")) <= shared_before
     assert workers.all(close, ranks=range(world_size)) == [0] * world_size
-
-
-def begin_and_end(state, order, size, slow):
-    """Begins reductions and a scatter of several dtypes, does others in between, and ends them in an order."""
-    group = state["group"]
-    rank, world_size = group.rank, group.world_size
-    rng = np.random.default_rng(rank)
-    cuts = [0, 2, 5, 9][: world_size + 1]
-    cuts[-1] = 9
-    made = [
-        lambda: slices.reduce_scatter_all(rank, world_size, [rng.standard_normal((9, size)).astype(np.float32)], [cuts]),
-        lambda: collectives.all_reduce(rank, world_size, [rng.standard_normal(size), rng.standard_normal(7)]),
-        lambda: collectives.reduce_scatter(rank, world_size, rng.integers(0, 9, (9, 3)), 0, cuts),
-        lambda: collectives.barrier(rank, world_size),
-    ]
-    tickets, results = [], []
-    for number, make_one in enumerate(made):
-        if group.rank == slow:
-            time.sleep(0.02)
-        tickets.append(group.carry_out(Begin(make_one())))
-        if number == 1:  # not begun: its frames come after those of the two that were
-            results.append(group.carry_out(collectives.all_reduce(rank, world_size, [np.full(size, rank, np.float32)])))
-    results += [group.carry_out(End(tickets[number])) for number in order]
-    results.append(group.carry_out(collectives.all_reduce(rank, world_size, [np.full(100_000, rank, np.float64)])))
-    return [digest(result) for result in results], group.collectives, not group._network._arrived
-
-
-@pytest.mark.parametrize(("world_size", "channel"), [(2, "memory"), (2, "network"), (3, "network"), (3, "mixed")])
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2)])
-@pytest.mark.parametrize("size", [3, 70_001, 600_000])
-def test_exchanges_that_are_begun_and_ended_later(workers, world_size, channel, order, size):
-    """The results do not depend on when they end, nor on who is late; frames may be more than sockets hold."""
-    found = []
-    for ends, slow in (((0, 1, 2, 3), None), (order, 0), (order, world_size - 1)):
-        workers.group(world_size, channel)
-        answers = workers.all(begin_and_end, ends, size, slow, ranks=range(world_size))
-        assert all(count == 6 and empty for _, count, empty in answers)
-        found.append([sorted(zip((4, *ends, 5), digests)) for digests, _, _ in answers])
-        assert workers.all(close, ranks=range(world_size)) == [0] * world_size
-    for ranks in zip(*found, strict=True):
-        assert ranks[0] == ranks[1] == ranks[2]
-
-
-def begin_what_fails(state, where):
-    """Begins an exchange whose own code fails, before or after its first round, and goes on afterwards."""
-    group = state["group"]
-
-    def fails():
-        if where == "before":
-            raise MemoryError("no room before")
-        yield collectives.Exchange([None] * group.world_size, [0] * group.world_size)
-        raise MemoryError("no room after")
-
-    ticket = group.carry_out(Begin(fails()))
-    try:
-        group.carry_out(End(ticket))
-    except MemoryError as error:
-        told = str(error)
-    return told, float(group.run(collectives.all_reduce(group.rank, group.world_size, [np.ones(3)]))[0][0])
-
-
-@pytest.mark.parametrize("channel", CHANNELS)
-@pytest.mark.parametrize("where", ["before", "after"])
-def test_an_error_of_its_own_is_told_at_the_end(workers, channel, where):
-    workers.group(channel=channel)
-    assert workers.all(begin_what_fails, where) == [(f"no room {where}", 3.0)] * 3
-    assert workers.all(close) == [0] * 3
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
