@@ -37,8 +37,8 @@ from distgrad.runtime.ray_calls import Calls
 
 START_SECONDS = 120.0  # for the cluster to give us our workers
 STOP_SECONDS = 5.0
-_PING_EVERY = 1.0  # a driver that waits asks every worker for a sign of life this often
-_POLL = 0.25
+_PING_EVERY = 1.0  # a driver that waits asks every worker that was silent since then for a sign of life
+_POLL = 0.5
 _REASON_SECONDS = 3.0  # for Ray to say why a worker has ended
 _log = logging.getLogger("distgrad")
 
@@ -59,6 +59,8 @@ class RayGroup:
         self._lines: DriverEnd | Calls | None = None
         self._serving: list[Any] = []
         self._pings: dict[int, tuple[Any, float]] = {}
+        self._heard: set[int] = set()
+        self._found = False
         self._looked = 0.0
         self._closed = False
         self.timeout = timeout
@@ -186,8 +188,10 @@ class RayGroup:
         """
         self._require_ray()
         assert self._lines is not None
-        while any(self._lines.awaited) and not self._lines.poll(_POLL):
-            self._look_now_and_then()
+        while any(self._lines.awaited) and not self._found:
+            self._found = self._lines.poll(_POLL)
+            if not self._found:
+                self._look_now_and_then()
 
     def replies(self) -> list[Reply]:
         """Gives the replies that have come, without waiting for any; a few may be left for later.
@@ -195,11 +199,12 @@ class RayGroup:
         WorkerLostError when a worker died; CollectiveTimeout when one did not arrive at an exchange.
         """
         assert self._lines is not None
-        self._lines.poll(0)
+        if not self._found:  # those that `wait` found are there already
+            self._lines.poll(0)
+        self._found = False
         found: list[Reply] = []
         for ranks, answer in self._lines.take():
-            for rank in ranks:
-                self._pings.pop(rank, None)
+            self._heard.update(ranks)
             if isinstance(answer, Count):
                 last_run = None if answer.last_run < 0 else answer.last_run
                 found.append(
@@ -311,10 +316,13 @@ class RayGroup:
             self._look()
 
     def _look(self) -> None:
-        """Asks every worker for a sign of life; one that gives none for the timeout is named."""
+        """Asks workers that gave no answer since the last look for a sign of life; one silent for the timeout is named."""
         import ray
 
         now = self._looked = time.monotonic()
+        heard, self._heard = self._heard, set()
+        for rank in heard & self._pings.keys():
+            del self._pings[rank]
         for rank, (ref, _) in list(self._pings.items()):
             if ray.wait([ref], timeout=0)[0]:
                 try:
@@ -325,7 +333,7 @@ class RayGroup:
                     raise self._lost([rank], error) from error
                 del self._pings[rank]
         for rank, actor in enumerate(self._actors):
-            if rank not in self._pings:
+            if rank not in self._pings and rank not in heard:
                 self._pings[rank] = (actor.ping.remote(), now)
         overdue = [rank for rank, (_, asked) in sorted(self._pings.items()) if now - asked > self.timeout]
         if overdue:
