@@ -359,12 +359,15 @@ class Coordinator:
                 self._send()
 
     def hold_back(self) -> None:
-        """Waits while the workers are too many batches behind, and takes the answers that have come."""
+        """Waits when the workers are too many batches behind, and takes the answers that have come.
+
+        It waits until they have nearly caught up: several steps recorded in a row find the processor's caches warm.
+        """
         if self._kept_back:
             return  # nothing was sent
         self._collect()
         if self.backend.outstanding > self.steps_ahead:
-            self._wait(lambda: self.backend.outstanding <= self.steps_ahead)
+            self._wait(lambda: self.backend.outstanding <= _UNDER_WAY)
 
     def _collect(self) -> None:
         """Takes the replies that have come; a reply is taken whole, whatever interrupts us."""
