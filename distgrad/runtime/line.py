@@ -302,20 +302,28 @@ class WorkerEnd:
         self._batches += 1
         if last_run is not None:
             self._last_run = last_run
+        reported = b""
         if report is not None:
             self._reports += 1
-            with suppress(OSError):
-                self._driver.endpoint.sendall(frame(REPORT, report))
-        self._count(sent, collectives, report is not None)
+            reported = frame(REPORT, report)
+        self._count(sent, collectives, reported)
 
-    def _count(self, sent: int, collectives: int, reported: bool) -> None:
-        """Tells how far this worker is, unless the next answer comes soon and will do for this one too."""
-        if not reported and self._may_wait():
+    def _count(self, sent: int, collectives: int, report: bytes) -> None:
+        """Tells how far this worker is, unless the next answer comes soon and will do for this one too.
+
+        A framed report goes first, and where both go to the driver, both go at once: it is woken for one thing, not for two.
+        """
+        if not report and self._may_wait():
             return
         self._counted = self._batches
-        count = Count(self._batches, self._last_run, sent, collectives, self._reports)
+        count = frame(COUNT, Count(self._batches, self._last_run, sent, collectives, self._reports).pack())
         with suppress(OSError):
-            (self._leader or self._driver).endpoint.sendall(frame(COUNT, count.pack()))
+            if self._leader is None and len(report) <= _AT_ONCE:
+                self._driver.endpoint.sendall(report + count)
+                return
+            if report:
+                self._driver.endpoint.sendall(report)
+            (self._leader or self._driver).endpoint.sendall(count)
 
     def _may_wait(self) -> bool:
         """Whether the next answer will do for this one too, because it comes soon."""

@@ -37,7 +37,7 @@ from distgrad.runtime.ray_calls import Calls
 
 START_SECONDS = 120.0  # for the cluster to give us our workers
 STOP_SECONDS = 5.0
-_PING_EVERY = 1.0  # a driver that waits asks every worker that was silent since then for a sign of life
+_LOOK_SECONDS, _LOOKS = 1.0, 20  # a waiting driver looks for silent workers so often per timeout, and no more often
 _POLL = 0.5
 _REASON_SECONDS = 3.0  # for Ray to say why a worker has ended
 _log = logging.getLogger("distgrad")
@@ -312,7 +312,7 @@ class RayGroup:
         return sorted(refs[ref] for ref in ready if _raises(ref))
 
     def _look_now_and_then(self) -> None:
-        if time.monotonic() - self._looked > _PING_EVERY:
+        if time.monotonic() - self._looked > max(_LOOK_SECONDS, self.timeout / _LOOKS):
             self._look()
 
     def _look(self) -> None:

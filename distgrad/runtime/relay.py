@@ -138,8 +138,11 @@ class LeaderEnd(WorkerEnd):
             self._poll.unregister(descriptor)
             del self._living[descriptor]
 
-    def _count(self, sent: int, collectives: int, reported: bool) -> None:
-        """Keeps the own count until the others are as far."""
+    def _count(self, sent: int, collectives: int, report: bytes) -> None:
+        """Sends a report, and keeps the own count until the others are as far."""
+        if report:
+            with suppress(OSError):
+                self._driver.endpoint.sendall(report)
         self._own.append(Count(self._batches, self._last_run, sent, collectives, self._reports))
         self._quick = time.monotonic() - self._began < QUICK_SECONDS
 
