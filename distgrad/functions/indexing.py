@@ -24,7 +24,7 @@ from distgrad.ops.across import sharded_dim
 from distgrad.ops.creation import full
 from distgrad.ops.elementwise import cast, clamp_min, floor_divide, vanish
 from distgrad.ops.elementwise import where as _where
-from distgrad.ops.masking import unravel
+from distgrad.ops.masking import nonzero_indices, unravel
 from distgrad.ops.movement import concat, expand, reshape
 from distgrad.ops.movement import slice as slice_op
 from distgrad.ops.scatter_reduce import reduce_along
@@ -375,7 +375,7 @@ def index_put(input: Tensor, indices: tuple[Tensor, ...], values: Tensor, accumu
     for index in indices:
         if index.dtype is dtypes.bool_:
             found += unravel(places_where(index), tuple(index.shape)) if is_spread(index) else [
-                from_numpy(i) for i in np.nonzero(index.numpy())]
+                from_numpy(i) for i in nonzero_indices(index.numpy())]
         else:
             found.append(index)
     if len(found) > input.ndim:
@@ -443,10 +443,10 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
         if as_tuple:
             return tuple(places)
         return concat(*(reshape(p, shape=(p.shape[0], 1)) for p in places), axis=1)
-    found = np.nonzero(np.atleast_1d(input.detach().numpy()) if as_tuple else input.detach().numpy()[None])
+    found = nonzero_indices(input.detach().numpy())
     if as_tuple:
         return tuple(from_numpy(f) for f in found)
-    return from_numpy(np.stack(found[1:], 1) if len(found) > 1 else np.zeros((len(found[0]), 0), np.int64))
+    return from_numpy(np.stack(found, 1) if input.ndim else np.zeros((len(found[0]), 0), np.int64))
 
 
 def argwhere(input: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from distgrad.ops import indexing as ops
 from distgrad.ops.across import sharded_dim
 from distgrad.ops.creation import full
 from distgrad.ops.elementwise import cast, ne, where
-from distgrad.ops.masking import unravel
+from distgrad.ops.masking import nonzero_indices, unravel
 from distgrad.ops.movement import clone, expand, inverse, permute, reshape, slice_scatter
 from distgrad.ops.movement import slice as slice_op
 from distgrad.views import first_dim_row
@@ -202,7 +202,7 @@ def _positions(advanced: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
         if item.ndim == 0:
             found.append((position, np.zeros(int(value), np.int64)))
         else:
-            found += [(position + d, where_true) for d, where_true in enumerate(np.nonzero(value))]
+            found += [(position + d, where_true) for d, where_true in enumerate(nonzero_indices(value))]
     return found
 
 
