@@ -170,8 +170,11 @@ ROWS = [
         [normal(4, 6), booleans(6)],
     ),
     row("masked_scatter", lambda T, x, m, s: T.masked_scatter(x, m, s), [normal(4, 6), booleans(4, 6), normal(30)]),
-    row("nonzero", lambda T, m: T.nonzero(m), [booleans(4, 6)], [integers(0, 2, 5)], [constant(3.0)]),
-    row("nonzero_tuple", lambda T, m: T.nonzero(m, as_tuple=True), [booleans(4, 6)], [constant(3.0)]),
+    row(
+        "nonzero", lambda T, m: T.nonzero(m), [booleans(4, 6)], [integers(0, 2, 5)], [constant(3.0)], [booleans(3, 1, 5)],
+        [integers(0, 2, 2, 3, 4)], [booleans(0, 3)], [booleans(2, 0, 3)],
+    ),
+    row("nonzero_tuple", lambda T, m: T.nonzero(m, as_tuple=True), [booleans(4, 6)], [constant(3.0)], [booleans(2, 3, 4)]),
     row("argwhere", lambda T, m: T.argwhere(m), [booleans(4, 6)]),
     row("where_alone", lambda T, m: T.where(m), [booleans(4, 6)]),
     # Keys that give views

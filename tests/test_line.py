@@ -126,6 +126,18 @@ def test_own_heads_and_data_reach_their_workers(workers: Workers) -> None:
     driver.close()
 
 
+def test_a_lone_worker_sends_report_and_count_at_once() -> None:
+    workers = Workers(TEAMS["alone"])
+    driver = workers.call()
+    driver.send([b"report", None, None], {})
+    assert driver.poll(5)
+    report, count = driver.take()
+    assert report == ((0,), b"report")
+    assert count == ((0,), Count(1, 1, 10, 3, 1))
+    driver.close()
+    workers.end()
+
+
 def test_a_team_is_as_far_as_its_slowest(workers: Workers) -> None:
     workers.go[2].clear()
     driver = workers.call()
