@@ -63,7 +63,6 @@ ROWS = [
         ["ij->", normal(4, 3)],
         ["ijk->j", normal(4, 3, 2)],
         ["i,j->ij", normal(4), normal(3)],
-        ["i,j->ij", normal(120), normal(100)],
         ["...ij,...jk", normal(3, 1, 4, 2), normal(2, 2, 3)],
         ["b...,b...->b", normal(4, 3, 2), normal(4, 3, 2)],
         ["ij,jk,kl->il", normal(4, 3), normal(3, 5), normal(5, 2)],

@@ -155,3 +155,9 @@ def test_a_data_parallel_linear_moves_one_gradient() -> None:
         found = weight.grad.numpy()
         assert dg.stats().collectives - before.collectives <= 1
     np.testing.assert_allclose(found, 2 * np.einsum("bto,bti->oi", x @ w.T, x), rtol=1e-12)
+
+
+def test_products_without_a_sum_keep_the_sign_of_zero() -> None:
+    minus, zero = dg.full((120,), -1.0), dg.zeros(100)
+    for product in (dg.einsum("i,j->ij", minus, zero), dg.outer(minus, zero)):
+        assert np.signbit(product.numpy()).all()

@@ -31,7 +31,6 @@ from distgrad.ops.movement import diagonal, permute
 from distgrad.ops.reduction import sum as sum_over
 from distgrad.placement import Spec
 
-_SMALL_OUTER, _LONG_ROW = 10_000, 2_500  # elements; between them numpy's multiply copies what it repeats, its einsum does not
 _SMALL_MATRIX = 16  # below so many elements per product, a loop over BLAS calls is slower than numpy's einsum
 
 
@@ -331,8 +330,8 @@ def _pair(a: np.ndarray, b: np.ndarray, *, equation: str) -> np.ndarray:
     if _half(a.dtype):
         return _pair(a.astype(np.float32), b.astype(np.float32), equation=equation).astype(a.dtype)
     plan = _pair_plan(equation, a.shape, b.shape)
-    if plan is None and _outer(equation) and (a.size * b.size < _SMALL_OUTER or b.size >= _LONG_ROW):
-        return np.multiply.outer(a, b)
+    if plan is None and _outer(equation):
+        return np.multiply.outer(a, b)  # numpy's einsum adds to zeros, which loses the sign of a product that is -0
     if plan is None or a.dtype.kind == "b":  # numpy's matmul of bool is a logical or of products, as einsum's is
         return np.einsum(equation, a, b)
     product = products.matmul(_brought(a, plan.a), _brought(b, plan.b))

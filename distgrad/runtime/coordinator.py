@@ -367,7 +367,8 @@ class Coordinator:
             return  # nothing was sent
         self._collect()
         if self.backend.outstanding > self.steps_ahead:
-            self._wait(lambda: self.backend.outstanding <= _UNDER_WAY)
+            enough = min(self.steps_ahead, _UNDER_WAY)
+            self._wait(lambda: self.backend.outstanding <= enough)
 
     def _collect(self) -> None:
         """Takes the replies that have come; a reply is taken whole, whatever interrupts us."""

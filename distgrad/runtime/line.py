@@ -449,7 +449,7 @@ class DriverEnd:
 
     def poll(self, seconds: float) -> bool:
         """Receives what has come, waiting up to `seconds` for something; says whether answers are there to be taken."""
-        ready = self._poll.poll(seconds * 1000)
+        ready = self._poll.poll(0 if self._answers else seconds * 1000)
         if ready:
             with uninterrupted():  # what was received must be counted
                 for descriptor, events in ready:

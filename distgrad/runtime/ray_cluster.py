@@ -37,7 +37,8 @@ from distgrad.runtime.ray_calls import Calls
 
 START_SECONDS = 120.0  # for the cluster to give us our workers
 STOP_SECONDS = 5.0
-_LOOK_SECONDS, _LOOKS = 1.0, 20  # a waiting driver looks for silent workers so often per timeout, and no more often
+_LOOKS = 20  # for silent workers, while the driver waits, in the time of the session's timeout
+_LOOK_SECONDS = 1.0  # at the least between two of them
 _POLL = 0.5
 _REASON_SECONDS = 3.0  # for Ray to say why a worker has ended
 _log = logging.getLogger("distgrad")
