@@ -18,7 +18,7 @@ from distgrad.graph import Node, Plan
 from distgrad.op import Op, set_dispatcher
 from distgrad.placement import Spec
 from distgrad.propagate import plan_sharded
-from distgrad.quiet import enter, leave
+from distgrad.quiet import enter, enter_by_rows, leave
 from distgrad.views import View, detached, mark_saved, root_of
 
 NUMBERS = frozenset((float, int, bool, complex))
@@ -29,10 +29,10 @@ def run_kernel(plan: Plan, values: list[Any]) -> tuple[np.ndarray, ...]:
     """Runs an op's kernel on arrays and numbers in this process."""
     if plan.casts is not None:
         values = [v if c is None else convert(v, c.numpy) for v, c in zip(values, plan.casts)]
-    if mode.quiet:
+    if mode.quiet and not plan.by_rows:
         out = plan.op.kernel(*values, **plan.attrs)
     else:
-        before = enter()
+        before = enter_by_rows() if plan.by_rows else enter()
         try:
             out = plan.op.kernel(*values, **plan.attrs)
         finally:

@@ -19,6 +19,7 @@ from distgrad import temporaries
 from distgrad.errors import SessionError
 from distgrad.op import Op
 from distgrad.placement import Placement, Spec
+from distgrad.quiet import by_rows
 
 _plan_ids = itertools.count()
 
@@ -29,7 +30,8 @@ class Plan:
     Plans are made once per (op, specs, attributes) and reused; `uid` stands for all of that in structural keys.
     """
 
-    __slots__ = ("attrs", "casts", "ins", "large", "local", "needs_move", "op", "outs", "single", "targets", "through", "uid")
+    __slots__ = ("attrs", "by_rows", "casts", "ins", "large", "local", "needs_move", "op", "outs", "single", "targets",
+                 "through", "uid")
 
     def __init__(self, op: Op, ins: tuple[Any, ...], outs: tuple[Spec, ...], attrs: dict[str, Any],
                  casts: tuple[Any, ...] | None, targets: tuple[Placement | None, ...] | None = None,
@@ -42,6 +44,7 @@ class Plan:
         )
         self.single = len(outs) == 1
         self.large = self.local and self.single and op.put is None and outs[0].meta.nbytes >= temporaries.LEAST_BYTES
+        self.by_rows = self.large and by_rows(op.kernel, outs[0].meta.shape, outs[0].meta.dtype.numpy)
         self.uid = next(_plan_ids)
 
 

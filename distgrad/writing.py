@@ -16,7 +16,7 @@ from distgrad import temporaries
 from distgrad.grad_mode import mode
 from distgrad.graph import Node, recorder
 from distgrad.op import is_tensor
-from distgrad.quiet import enter, leave
+from distgrad.quiet import by_rows, enter, enter_by_rows, leave
 
 LEAST = 4096  # elements: below, a new array costs no more than looking
 
@@ -68,7 +68,7 @@ def _ran(function: Any, data: np.ndarray, operands: list[Any]) -> bool:
     """Writes a function of operands over `data`; False, and nothing is written, where one of them may not be read."""
     if any(operand is None for operand in operands):
         return False
-    before = enter()
+    before = enter_by_rows() if by_rows(function, data.shape, data.dtype) else enter()
     try:
         function(*operands, out=data)
     finally:

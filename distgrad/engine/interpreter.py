@@ -21,6 +21,7 @@ from distgrad.engine.values import convert
 from distgrad.ops.collective import block_of
 from distgrad.placement import Partial, Shard
 from distgrad.program import Instruction, Program
+from distgrad.quiet import by_rows, enter_by_rows, leave
 
 _JOIN = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multiply}
 
@@ -88,6 +89,10 @@ class _Step:
         self.begins, self.ends = False, ()
         self.single = len(instruction.outs) == 1 and not self.bucket
         self.reuses = op.reuses if instruction.through is None else getattr(instruction.through, "reuses", False)
+        if self.single and not self.generator and by_rows(
+            op.kernel, instruction.out_specs[0].local_shape(rank), instruction.out_specs[0].meta.dtype.numpy
+        ):
+            self.function = partial(_by_rows, op.kernel)
         self.into = _overwritable(instruction, rank) if isinstance(op.kernel, np.ufunc) and self.single else ()
         self.context = Context(rank, world_size, instruction.in_specs, instruction.out_specs)
         if (instruction.through is not None or op.collective) and not self.generator:
@@ -139,6 +144,14 @@ def _owned(values: list[Any], position: int) -> bool:
         return False
     del value
     return sys.getrefcount(values[position]) == 3
+
+
+def _by_rows(kernel: Any, *values: Any, **options: Any) -> Any:
+    before = enter_by_rows()
+    try:
+        return kernel(*values, **options)
+    finally:
+        leave(before)
 
 
 def _alone(kernel: Any, context: Context, *values: Any, **attrs: Any) -> Any:
