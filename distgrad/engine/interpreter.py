@@ -89,7 +89,7 @@ class _Step:
         self.begins, self.ends = False, ()
         self.single = len(instruction.outs) == 1 and not self.bucket
         self.reuses = op.reuses if instruction.through is None else getattr(instruction.through, "reuses", False)
-        if self.single and not self.generator and by_rows(
+        if self.single and instruction.through is None and by_rows(
             op.kernel, instruction.out_specs[0].local_shape(rank), instruction.out_specs[0].meta.dtype.numpy
         ):
             self.function = partial(_by_rows, op.kernel)
