@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import distgrad as dg
+from distgrad import dispatch, writing
+from distgrad.engine import interpreter
 from distgrad.quiet import by_rows, enter_by_rows, leave
 
 SHAPES = {"row": (1, 700), "column": (500, 1), "whole": (500, 700)}
@@ -48,6 +50,35 @@ def test_the_buffer_is_small_only_inside() -> None:
     finally:
         leave(token)
     assert (np.getbufsize(), np.geterr()) == before
+
+
+@pytest.mark.parametrize("module", [dispatch, writing, interpreter])
+def test_every_way_to_a_kernel_takes_the_small_buffer(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = []
+
+    def watched() -> Any:
+        entered.append(True)
+        return enter_by_rows()
+
+    monkeypatch.setattr(module, "enter_by_rows", watched)
+    whole, row, thin = drawn("whole", "float32", 0), drawn("row", "float32", 1), np.ones((90_000, 4), np.float32)
+    if module is interpreter:
+        with dg.init(local_mode=True, num_workers=2):
+            (dg.shard(dg.from_numpy(thin)) + 1.0).numpy()
+            assert not entered
+            (dg.shard(dg.from_numpy(whole)) + dg.from_numpy(row)).numpy()
+        assert len(entered) == 2, "once on each worker"
+        return
+    x, y = dg.from_numpy(whole).clone(), dg.from_numpy(thin).clone()
+    if module is writing:
+        y += 1.0
+        assert not entered
+        x += dg.from_numpy(row)
+    else:
+        y + 1.0
+        assert not entered
+        x + dg.from_numpy(row)
+    assert entered == [True]
 
 
 @DTYPES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import ray
 
 from distgrad.errors import CollectiveTimeout
 from distgrad.runtime import ray_cluster
@@ -68,12 +69,11 @@ class Actor:
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A group of two workers whose second one never answers a ping."""
-    ray = pytest.importorskip("ray")
     clock = Clock()
-    made = object.__new__(ray_cluster.RayGroup)
-    made._actors = [Actor(0), Actor(1)]  # type: ignore[list-item]
-    made._pings, made._heard, made._looked, made._found, made.timeout = {}, set(), 0.0, False, 60.0
-    made.clock = clock  # type: ignore[attr-defined]
+    made: Any = object.__new__(ray_cluster.RayGroup)
+    made._actors = [Actor(0), Actor(1)]
+    made._pings, made._heard, made._looked, made.timeout = {}, set(), 0.0, 60.0
+    made.clock = clock
     monkeypatch.setattr(ray_cluster, "time", clock)
     monkeypatch.setattr(made, "_name", lambda rank: f"worker {rank}", raising=False)
     monkeypatch.setattr(ray, "wait", lambda refs, timeout: ([ref for ref in refs if ref == 0], []))

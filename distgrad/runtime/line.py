@@ -448,7 +448,7 @@ class DriverEnd:
             self._poll.modify(endpoint, select.POLLIN)
 
     def poll(self, seconds: float) -> bool:
-        """Receives what has come, waiting up to `seconds` for something; says whether answers are there to be taken."""
+        """Receives what has come, and says whether answers are there to be taken; waits for some up to `seconds`."""
         ready = self._poll.poll(0 if self._answers else seconds * 1000)
         if ready:
             with uninterrupted():  # what was received must be counted

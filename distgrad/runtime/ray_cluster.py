@@ -61,7 +61,6 @@ class RayGroup:
         self._serving: list[Any] = []
         self._pings: dict[int, tuple[Any, float]] = {}
         self._heard: set[int] = set()
-        self._found = False
         self._looked = 0.0
         self._closed = False
         self.timeout = timeout
@@ -189,10 +188,8 @@ class RayGroup:
         """
         self._require_ray()
         assert self._lines is not None
-        while any(self._lines.awaited) and not self._found:
-            self._found = self._lines.poll(_POLL)
-            if not self._found:
-                self._look_now_and_then()
+        while any(self._lines.awaited) and not self._lines.poll(_POLL):
+            self._look_now_and_then()
 
     def replies(self) -> list[Reply]:
         """Gives the replies that have come, without waiting for any; a few may be left for later.
@@ -200,11 +197,12 @@ class RayGroup:
         WorkerLostError when a worker died; CollectiveTimeout when one did not arrive at an exchange.
         """
         assert self._lines is not None
-        if not self._found:  # those that `wait` found are there already
+        answers = self._lines.take()  # those that `wait` found: the sockets need not be asked again
+        if not answers:
             self._lines.poll(0)
-        self._found = False
+            answers = self._lines.take()
         found: list[Reply] = []
-        for ranks, answer in self._lines.take():
+        for ranks, answer in answers:
             self._heard.update(ranks)
             if isinstance(answer, Count):
                 last_run = None if answer.last_run < 0 else answer.last_run
