@@ -113,7 +113,7 @@ def install(tensor_type: type) -> None:
         if plan.local:
             outs = run_kernel(plan, arrays)
             if op.put is None and outs and outs[0].base is not None:
-                outs = _own_memory(args, outs)
+                outs = _own_memory(args, arrays, outs)
             if plan.single:  # nearly always, and worth the shorter way
                 nodes = (Node(plan.outs[0], outs[0]),)
             else:
@@ -157,11 +157,17 @@ def _at_home(node: Node) -> Node:
     return node if node.data is None or node.spec.placement is None else Node(Spec.of(node.spec.meta), node.data)
 
 
-def _own_memory(args: tuple[Any, ...], outs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Copies results that may lie in a numpy array of the user's, who may write to it; only views do that."""
-    if any(type(a) not in NUMBERS and root_of(a)._shares_numpy for a in args):
-        return tuple(o if o.base is None else o.copy() for o in outs)
-    return outs
+def _own_memory(args: tuple[Any, ...], arrays: list[Any], outs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Copies results that may lie in a numpy array of the user's, who may write to it; only views do that.
+
+    A result in another shape of memory that a kernel made has a base, too, and lies in none of the user's arrays.
+    """
+    theirs = [array for a, array in zip(args, arrays) if type(a) not in NUMBERS and root_of(a)._shares_numpy]
+    if not theirs:
+        return outs
+    return tuple(
+        o.copy() if o.base is not None and any(np.may_share_memory(o, array) for array in theirs) else o for o in outs
+    )
 
 
 def edge_of(tensor: Any) -> Any:

@@ -85,3 +85,16 @@ def test_numpy_shares_memory_as_in_pytorch() -> None:
         part = tensor[1:3]
         part.mul_(2)
         assert array.tolist() == [3.0, 6.0, 6.0, 3.0, 3.0]
+
+
+def test_a_result_of_the_users_array_is_not_copied_unless_it_lies_in_it() -> None:
+    """A kernel that shapes what it made gives a view of it: the memory is the result's own already."""
+    array = np.ones((3, 16, 400), np.float32)
+    tensor = dg.from_numpy(array)
+    total = dg.sum(tensor, 1)
+    assert total._node.data.base is not None, "the kernel shapes no more: this says nothing"
+    assert not np.may_share_memory(total._node.data, array)
+    for made in (dg.sum(tensor, 1), tensor + 0, dg.cat([tensor]), tensor.clone(), tensor.amax(1), tensor.to(dg.float64)):
+        before = made.tolist()
+        array += 1
+        assert made.tolist() == before
