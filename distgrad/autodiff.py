@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distgrad.graph import Plan
+from distgrad.graph import Node, Plan
 from distgrad.handles import RemovableHandle
 from distgrad.op import OPS, Rule
 from distgrad.placement import Partial, Shard
@@ -164,10 +164,13 @@ class GradFn(GraphNode):
         return label
 
     def release(self) -> None:
-        """Lets go of the saved values."""
-        if self.ins or self.outs:
+        """Lets go of the saved values; a view saves where it was taken, which PyTorch keeps."""
+        if (self.ins or self.outs) and not self._is_place():
             self.released = True
             self.ins, self.outs = _NOTHING, _NOTHING
+
+    def _is_place(self) -> bool:
+        return self.plan.op.put is not None and not self.outs and not any(type(v) is Node for v in self.ins.values())
 
     def check(self) -> None:
         """Raises RuntimeError when the saved values are gone."""

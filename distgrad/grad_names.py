@@ -34,6 +34,8 @@ def name_of(fn: Any) -> str:
         name = "Addmm" if len(plan.outs[0].meta.shape) == 2 else "View"
     elif op == "reshape" and _made_by(fn, "slice") and len(plan.outs[0].meta.shape) < len(shapes[0] or ()):
         name = "Select"
+    elif op == "subscript":  # PyTorch's last op: what was done along the last axis
+        name = "Select" if plan.attrs["sizes"][-1] == 1 and len(plan.outs[0].meta.shape) < len(shapes[0] or ()) else "Slice"
     elif op == "slice_scatter":
         return "CopySlices"
     elif op in ("amax", "amin") and plan.outs[0].meta.shape == ():

@@ -96,6 +96,16 @@ def _reshaped_strides(shape: Sequence[int], strides: Sequence[int], new: Sequenc
     return tuple(result)
 
 
+def _sliced(
+    shape: tuple[int, ...], strides: tuple[int, ...], attrs: dict[str, Any]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    sizes, steps = list(shape), list(strides)
+    for axis, size, step in zip(attrs["axes"], attrs["sizes"], attrs["steps"]):
+        sizes[axis] = size
+        steps[axis] *= step
+    return tuple(sizes), tuple(steps)
+
+
 def stride(input: Any, dim: int | None = None) -> Any:
     """Gives PyTorch's strides in elements: of a view by the ops that took it, of anything else row by row."""
     chain = []
@@ -129,6 +139,8 @@ def stride(input: Any, dim: int | None = None) -> Any:
             axis = attrs["axis"]
             strides = (*strides[:axis], strides[axis] * attrs["step"], *strides[axis + 1 :], strides[axis])
         elif name != "detach":
+            if name == "subscript":
+                shape, strides = _sliced(shape, strides, attrs)
             found = _reshaped_strides(shape, strides, new_shape)
             strides = _row_major(new_shape) if found is None else found
         shape = new_shape

@@ -30,6 +30,8 @@ def storage_offset(input: Tensor) -> int:
         name = "" if taken.op is None else taken.op.name
         if name == "slice":
             offset += taken.numbers[0] * stride(tensor)[taken.attrs["axis"]]
+        elif name == "subscript":
+            offset += sum(start * stride(tensor)[axis] for start, axis in zip(taken.numbers, taken.attrs["axes"]))
         elif name == "diagonal":
             axis = taken.attrs["axis2" if taken.attrs["offset"] >= 0 else "axis1"]
             offset += abs(taken.attrs["offset"]) * stride(tensor)[axis]

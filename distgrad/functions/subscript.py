@@ -29,12 +29,14 @@ from distgrad.ops.elementwise import cast, ne, where
 from distgrad.ops.masking import nonzero_indices, unravel
 from distgrad.ops.movement import clone, expand, inverse, permute, reshape, slice_scatter
 from distgrad.ops.movement import slice as slice_op
+from distgrad.ops.subscript import LIMIT, subscript
 from distgrad.views import first_dim_row
 
 __all__ = ["getitem", "setitem"]
 
 Tensor = Any
 _KINDS = "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got {})"
+_UNUSED = (0,) * LIMIT
 _TUPLE_LIKE = (slice, list, tuple, range, type(None), type(Ellipsis))
 
 
@@ -349,6 +351,20 @@ def _picked(x: Tensor, key: tuple[Any, ...]) -> Tensor | None:
         return None
 
 
+def _sliced(x: Tensor, shape: tuple[int, ...], parts: _Parts) -> Tensor:
+    """Gives the slices of `x`, where it is in this process in their final shape: two ops and more take that much longer."""
+    taken = parts.slices
+    if 0 < len(taken) <= LIMIT and graph.session() is None:
+        axes, starts, sizes, steps = zip(*taken)
+        if len(taken) > 1 or parts.shape != [*shape[: axes[0]], sizes[0], *shape[axes[0] + 1 :]]:
+            return subscript(
+                x, *starts, *_UNUSED[len(taken) :], axes=axes, sizes=sizes, steps=steps, shape=tuple(parts.shape)
+            )
+    for axis, start, size, step in taken:
+        x = slice_op(x, start, axis=axis, size=size, step=step)
+    return x
+
+
 def getitem(input: Tensor, key: Any) -> Tensor:
     """Gives input[key] for integers, slices with positive steps, None, Ellipsis, bools, lists, arrays and index
     tensors.
@@ -364,9 +380,7 @@ def getitem(input: Tensor, key: Any) -> Tensor:
         return found
     shape = tuple(input.shape)
     parts = _parse(shape, key)
-    x = input
-    for axis, start, size, step in parts.slices:
-        x = slice_op(x, start, axis=axis, size=size, step=step)
+    x = _sliced(input, shape, parts)
     if tuple(x.shape) != tuple(parts.shape) or (x is input and not parts.rows and not parts.advanced):
         x = reshape(x, shape=tuple(parts.shape))
     for position, row in reversed(parts.rows):
