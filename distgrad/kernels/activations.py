@@ -106,6 +106,7 @@ def _reduced_single(x: Any) -> Any:
 
 @scalar
 def _rest_single(r: Any) -> Any:
+    """Gives q for that r."""
     q = _F(1.9875691500e-4) * r + _F(1.3981999507e-3)
     q = q * r + _F(8.3334519073e-3)
     q = q * r + _F(4.1665795894e-2)
