@@ -160,7 +160,7 @@ def _at_home(node: Node) -> Node:
 def _own_memory(args: tuple[Any, ...], arrays: list[Any], outs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Copies results that may lie in a numpy array of the user's, who may write to it; only views do that.
 
-    A result in another shape of memory that a kernel made has a base, too, and lies in none of the user's arrays.
+    What a kernel made and then shaped has a base, too, and lies in none of the user's arrays.
     """
     theirs = [array for a, array in zip(args, arrays) if type(a) not in NUMBERS and root_of(a)._shares_numpy]
     if not theirs:

@@ -1,7 +1,8 @@
 """Several slices and a reshape in one op, and its transpose: what x[i, j] and x[1, 2:5] do where x is in this process.
 
-Invariant: `subscript` gives what a `slice` per axis and a `reshape` of the result give, and is a view as they are. It is
-never recorded for workers, to whose rows `slice` alone knows the way.
+Invariant: `subscript` gives what a `slice` per axis and a `reshape` of the result give, and is a view as they are. In a
+session keys are taken by `slice`, which knows the way to rows on workers; there the op is recorded only for a view, or a
+gradient function, from before the session began, and what it is given is gathered.
 """
 
 from __future__ import annotations
